@@ -1,0 +1,40 @@
+package flowfabric
+
+import "time"
+
+// SweepKind names the work of one background loop. Every execution has at most
+// one thing due next; the kind says which loop does it (spec 06).
+type SweepKind string
+
+// The kinds. Their names are the scanner names of the metrics (spec 09 §4.2).
+const (
+	SweepLeaseExpiry       SweepKind = "lease_expiry"
+	SweepDelayed           SweepKind = "delayed_promoter"
+	SweepAttemptTimeout    SweepKind = "attempt_timeout"
+	SweepExecutionDeadline SweepKind = "execution_deadline"
+	SweepRetention         SweepKind = "retention_trimmer"
+)
+
+// SweepKinds lists all kinds.
+var SweepKinds = []SweepKind{SweepLeaseExpiry, SweepDelayed, SweepAttemptTimeout, SweepExecutionDeadline, SweepRetention}
+
+// Sweep does what is due of one kind: marks lapsed leases so that their
+// executions can be claimed again, promotes delayed executions, expires
+// executions by timeout or deadline, deletes what retention no longer keeps.
+type Sweep struct {
+	Kind SweepKind
+	// Limit bounds the executions of one call; 0 means 500.
+	Limit int
+}
+
+// SweepResult says what was done.
+type SweepResult struct {
+	// Processed counts executions changed, Errors those that failed and will be
+	// tried again.
+	Processed, Errors int
+	// More says that the limit was reached and more is due now.
+	More bool
+	// Next is when the next thing of this kind becomes due; zero when nothing is
+	// scheduled. Something due earlier may be stored later: see WatchDue.
+	Next time.Time
+}
