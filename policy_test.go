@@ -1,0 +1,135 @@
+package flowfabric
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPolicyJSONHasTheDefaultsOfTheSpec(t *testing.T) {
+	data, err := json.Marshal(DefaultExecutionPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"priority":0,"max_reclaim_count":100,"max_replay_count":10,"budget_ids":[],"max_signals_per_execution":10000}`
+	if string(data) != want {
+		t.Errorf("default policy: %s", data)
+	}
+	p, err := ParseExecutionPolicy([]byte(`{"retry_policy":{}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ = json.Marshal(p)
+	const retry = `{"priority":0,"retry_policy":{"max_retries":3,"backoff":{"type":"exponential","initial_delay_ms":1000,"max_delay_ms":60000,"multiplier":2,"jitter":false},"retryable_categories":[]},"max_reclaim_count":100,"max_replay_count":10,"budget_ids":[],"max_signals_per_execution":10000}`
+	if string(data) != retry {
+		t.Errorf("policy with retries: %s", data)
+	}
+}
+
+func TestAFullPolicySurvivesTheRoundTrip(t *testing.T) {
+	caps, _ := NewCapabilitySet("gpu", "cuda")
+	budget, _ := ParseBudgetID("550e8400-e29b-41d4-a716-446655440000")
+	want := &ExecutionPolicy{
+		Priority: 5, DelayUntil: time.UnixMilli(1795476796000).UTC(), Retry: ExponentialRetry(7, time.Second, time.Hour),
+		Timeout: &TimeoutPolicy{Attempt: time.Minute, Deadline: time.Hour, MaxReclaims: 3}, MaxReclaims: 4,
+		Suspension: &SuspensionPolicy{DefaultTimeout: time.Hour, TimeoutBehavior: "cancel"},
+		Fallback:   &FallbackPolicy{Tiers: []FallbackTier{{Provider: "p", Model: "m", Timeout: time.Second}}},
+		MaxReplays: 2, BudgetIDs: []BudgetID{budget}, DedupWindow: time.Hour, MaxSignals: 9,
+		Routing: &RoutingRequirements{RequiredCapabilities: caps, PreferredLocality: "eu", IsolationLevel: "vm"},
+		Stream:  &StreamPolicy{DurabilityMode: "x", RetentionMaxLen: 3, RetentionTTL: time.Minute},
+	}
+	want.Retry.RetryableCategories = []string{"timeout"}
+	data, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseExecutionPolicy(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(CapabilitySet{})); d != "" {
+		t.Errorf("policy changed (-want +got):\n%s", d)
+	}
+	if strings.Contains(string(data), "null") {
+		t.Errorf("an unset option is null: %s", data)
+	}
+}
+
+func TestBadPoliciesAreRefusedNamingFieldValueAndLimit(t *testing.T) {
+	for in, want := range map[string]string{
+		`{`:                                              "invalid_policy_json: malformed",
+		`"x"`:                                            "invalid_policy_json: policy.: must be an object (got string)",
+		`{"routing_requirements":null}`:                  "invalid_policy_json: routing_requirements:not_object",
+		`{"routing_requirements":[]}`:                    "invalid_policy_json: routing_requirements:not_object",
+		`{"max_reclaim_count":-1}`:                       "invalid_policy_json: policy.max_reclaim_count: must be a whole number from 0 to 4294967295 (got number -1)",
+		`{"max_reclaim_count":4294967295}`:               "invalid_policy_json: policy.max_reclaim_count: must be 0 to 2147483647 (got 4294967295)",
+		`{"retry_policy":{"max_retries":"3"}}`:           "invalid_policy_json: policy.retry_policy.max_retries: must be a whole number from 0 to 4294967295 (got string)",
+		`{"retry_policy":{"max_retries":1000001}}`:       "invalid_policy_json: policy.retry_policy.max_retries: must be 0 to 1000000 (got 1000001)",
+		`{"retry_policy":{"backoff":{"type":"linear"}}}`: `invalid_policy_json: policy.retry_policy.backoff.type: must be "fixed" or "exponential" (got "linear")`,
+		`{"retry_policy":{"backoff":{"type":"fixed"}}}`:  "invalid_policy_json: policy.retry_policy.backoff.delay_ms: is missing",
+		`{"retry_policy":{"backoff":{"type":"exponential","initial_delay_ms":1,"max_delay_ms":1,"multiplier":0.5}}}`: "invalid_policy_json: policy.retry_policy.backoff.multiplier: must be 1 to 1000 (got 0.5)",
+		`{"timeout_policy":{"attempt_timeout_ms":18446744073709551615}}`:                                             "invalid_policy_json: policy.timeout_policy.attempt_timeout_ms: must be 0 to 315360000000 ms (got 18446744073709551615)",
+		`{"delay_until":-5}`: "invalid_policy_json: policy.delay_until: must be 0 to 253402300799999 (got -5)",
+		`{"routing_requirements":{"required_capabilities":"gpu"}}`:   "invalid_capabilities: policy.routing_requirements.required_capabilities: required:not_array",
+		`{"routing_requirements":{"required_capabilities":[1]}}`:     "invalid_capabilities: policy.routing_requirements.required_capabilities: required:non_string_token",
+		`{"routing_requirements":{"required_capabilities":[""]}}`:    "invalid_capabilities: policy.routing_requirements.required_capabilities: required:empty_token",
+		`{"routing_requirements":{"required_capabilities":["a,b"]}}`: "invalid_capabilities: policy.routing_requirements.required_capabilities: required:comma_in_token",
+		`{"routing_requirements":{"required_capabilities":["a b"]}}`: "invalid_capabilities: policy.routing_requirements.required_capabilities: required:control_or_whitespace",
+	} {
+		if _, err := ParseExecutionPolicy([]byte(in)); err == nil || err.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", in, err, want)
+		}
+	}
+}
+
+// The table of spec 03 §29.2.
+func TestRetryDelays(t *testing.T) {
+	for _, c := range []struct {
+		policy *RetryPolicy
+		want   []int64
+	}{
+		{ExponentialRetry(9, time.Second, time.Minute), []int64{1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000}},
+		{&RetryPolicy{Backoff: Backoff{Type: BackoffExponential, Initial: 500 * time.Millisecond, Max: 5 * time.Second, Multiplier: 3}}, []int64{500, 1500, 4500, 5000, 5000}},
+		{&RetryPolicy{Backoff: Backoff{Type: BackoffExponential, Initial: 100 * time.Millisecond, Max: time.Minute, Multiplier: 1.5}}, []int64{100, 150, 225, 337, 506}},
+		{FixedRetry(3, 250*time.Millisecond), []int64{250, 250, 250}},
+	} {
+		for i, want := range c.want {
+			if got := c.policy.Delay(i).Milliseconds(); got != want {
+				t.Errorf("%+v: delay %d is %d ms, want %d", c.policy.Backoff, i, got, want)
+			}
+		}
+	}
+	if got := ExponentialRetry(1, time.Second, time.Hour).Delay(1 << 40); got != time.Hour {
+		t.Errorf("a huge retry count gives %s", got)
+	}
+}
+
+func FuzzParseExecutionPolicy(f *testing.F) {
+	for _, s := range []string{`{}`, `{"retry_policy":{"backoff":{"type":"fixed","delay_ms":5}}}`, `{"budget_ids":["x"]}`, `null`, `[]`,
+		`{"routing_requirements":{"required_capabilities":["a"]}}`, `{"stream_policy":{"retention_ttl_ms":1}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := ParseExecutionPolicy(data)
+		if err != nil {
+			if _, ok := AsError(err); !ok {
+				t.Fatalf("%q is refused with an error without a code: %v", data, err)
+			}
+			return
+		}
+		out, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseExecutionPolicy(out)
+		if err != nil {
+			t.Fatalf("%q is written as %s, which is refused: %v", data, out, err)
+		}
+		if d := cmp.Diff(p, again, cmp.AllowUnexported(CapabilitySet{})); d != "" {
+			t.Fatalf("%q changed on the way:\n%s", data, d)
+		}
+	})
+}
