@@ -37,4 +37,14 @@ type SweepResult struct {
 	// Next is when the next thing of this kind becomes due; zero when nothing is
 	// scheduled. Something due earlier may be stored later: see WatchDue.
 	Next time.Time
+	// Now is the store's clock at the sweep.
+	Now time.Time
+}
+
+// Wait is how long nothing of the kind is due, at most limit.
+func (r SweepResult) Wait(limit time.Duration) time.Duration {
+	if r.Next.IsZero() {
+		return limit
+	}
+	return min(limit, max(0, r.Next.Sub(r.Now)))
 }
