@@ -1,0 +1,99 @@
+// Package scheduler decides which execution goes to which worker: it stands
+// between those who claim (workers, the HTTP server) and a store.
+//
+// A store serves the lanes of a claim in the given order. Without more, a busy
+// first lane would starve the others; the scheduler therefore starts each claim
+// at another lane. It also measures claims.
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// Order is how the lanes of a claim are served.
+type Order int
+
+const (
+	// Rotate starts each claim at the next lane, so that no lane starves.
+	Rotate Order = iota
+	// Strict serves the lanes as given: a later lane only when all earlier ones
+	// are empty.
+	Strict
+)
+
+// Options of a scheduler.
+type Options struct {
+	Order Order
+	Meter metric.Meter
+}
+
+// Scheduler is a Claims with fair lanes and metrics. The grants pass through.
+type Scheduler struct {
+	ff.Claims
+	order   Order
+	turn    atomic.Uint64
+	took    metric.Float64Histogram
+	claimed metric.Int64Counter
+}
+
+var _ ff.Claims = (*Scheduler)(nil)
+
+// New makes a scheduler over a store.
+func New(store ff.Claims, o Options) (*Scheduler, error) {
+	if o.Meter == nil {
+		o.Meter = noop.Meter{}
+	}
+	s := &Scheduler{Claims: store, order: o.Order}
+	var err error
+	s.took, err = o.Meter.Float64Histogram("ff_claim_from_grant_duration_seconds", metric.WithUnit("s"),
+		metric.WithDescription("Duration of one claim, whatever came of it, without waiting for work"),
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+	if err == nil {
+		s.claimed, err = o.Meter.Int64Counter("ff_claimed_executions_total", metric.WithDescription("Executions given to workers"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("scheduler metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Claim takes up to Max executions; see Claims.Claim.
+func (s *Scheduler) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.ClaimResult{}, err
+	}
+	if s.order == Rotate && len(c.Lanes) > 1 {
+		c.Lanes = rotated(c.Lanes, int(s.turn.Add(1)%uint64(len(c.Lanes))))
+	}
+	start := time.Now()
+	r, err := s.Claims.Claim(ctx, c)
+	if c.Wait == 0 || len(r.Claimed) == 0 && err != nil {
+		s.took.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("lane", string(c.Lanes[0]))))
+	}
+	for i := range r.Claimed {
+		s.claimed.Add(ctx, 1, metric.WithAttributes(attribute.String("lane", string(r.Claimed[i].Execution.Lane))))
+	}
+	return r, err
+}
+
+// GrantNext reserves the next execution of a lane; see Claims.GrantNext.
+func (s *Scheduler) GrantNext(ctx context.Context, g ff.GrantNext) (ff.GrantResult, error) {
+	start := time.Now()
+	defer func() {
+		s.took.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("lane", string(g.Lane))))
+	}()
+	return s.Claims.GrantNext(ctx, g)
+}
+
+func rotated(lanes []ff.LaneID, by int) []ff.LaneID {
+	return append(append(make([]ff.LaneID, 0, len(lanes)), lanes[by:]...), lanes[:by]...)
+}
