@@ -1,0 +1,271 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/lifecycle"
+)
+
+const (
+	// defaultSweepLimit bounds the executions of one sweep.
+	defaultSweepLimit = 500
+	// sweepBatch bounds the executions of one command, so that others get their
+	// turn.
+	sweepBatch = 100
+)
+
+var (
+	selectDue  = statement("select seq from executions where due_kind = $1 and due_at <= $2 order by due_at limit $3")
+	selectNext = statement("select due_at from executions where due_kind = $1 order by due_at limit 1")
+)
+
+// Sweep does what is due of one kind. It looks on a reading connection first:
+// an idle sweep costs the writer nothing.
+func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
+	kind := sweepKinds.code(c.Kind)
+	if kind <= 0 {
+		return ff.SweepResult{}, ff.InvalidInput("kind", "unknown sweep %q", string(c.Kind))
+	}
+	if c.Limit < 0 {
+		return ff.SweepResult{}, ff.InvalidInput("limit", "must not be negative (got %d)", c.Limit)
+	}
+	if c.Limit == 0 {
+		c.Limit = defaultSweepLimit
+	}
+	s.due.arm(c.Kind, nil)
+	due, err := s.dueNow(ctx, kind, c.Limit)
+	if err != nil {
+		return ff.SweepResult{}, err
+	}
+	var r ff.SweepResult
+	for len(due) > 0 {
+		n := min(sweepBatch, len(due))
+		done, failed, err := s.advance(ctx, c.Kind, due[:n])
+		if err != nil {
+			return r, err
+		}
+		r.Processed, r.Errors, due = r.Processed+done, r.Errors+failed, due[n:]
+	}
+	if c.Kind == ff.SweepRetention {
+		if err := s.trim(ctx); err != nil {
+			return r, err
+		}
+	}
+	if r.Next, err = s.nextDue(ctx, kind); err != nil {
+		return r, err
+	}
+	r.More = r.Processed > 0 && !r.Next.IsZero() && !r.Next.After(s.now())
+	s.due.arm(c.Kind, &r.Next)
+	return r, nil
+}
+
+func (s *Store) dueNow(ctx context.Context, kind int64, limit int) ([]int64, error) {
+	return read(ctx, s, func(c Conn) (due []int64, err error) {
+		err = c.Query(selectDue, []Value{integer(kind), instant(s.now()), integer(int64(limit))}, func(r Row) error {
+			due = append(due, r.Int(0))
+			return nil
+		})
+		return due, err
+	})
+}
+
+func (s *Store) nextDue(ctx context.Context, kind int64) (time.Time, error) {
+	return read(ctx, s, func(c Conn) (at time.Time, err error) {
+		err = c.Query(selectNext, []Value{integer(kind)}, func(r Row) error {
+			at = readInstant(r, 0)
+			return nil
+		})
+		return at, err
+	})
+}
+
+// advance does what is due of some executions in one command. When that breaks,
+// each gets a command of its own, so that one bad row does not stop the others.
+func (s *Store) advance(ctx context.Context, kind ff.SweepKind, due []int64) (done, failed int, err error) {
+	done, err = write(ctx, s, func(t *tx) (n int, err error) {
+		for _, seq := range due {
+			changed, err := t.advance(kind, seq)
+			if err != nil {
+				return 0, err
+			}
+			if changed {
+				n++
+			}
+		}
+		return n, nil
+	})
+	if err == nil || ctx.Err() != nil || ff.CodeOf(err) == ff.CodeUnavailable {
+		return done, 0, err
+	}
+	if len(due) == 1 {
+		s.log.Error("a sweep failed", "kind", kind, "execution", due[0], "error", err)
+		return 0, 1, nil
+	}
+	for i := range due {
+		n, f, err := s.advance(ctx, kind, due[i:i+1])
+		if err != nil {
+			return done, failed, err
+		}
+		done, failed = done+n, failed+f
+	}
+	return done, failed, nil
+}
+
+func (t *tx) advance(kind ff.SweepKind, seq int64) (changed bool, err error) {
+	rec, err := t.bySeq(seq)
+	if err != nil || rec == nil {
+		return false, err
+	}
+	// A command since the look may have made something else due.
+	if due, ok := lifecycle.NextDue(&rec.x, t.s.retention); !ok || due.Kind != kind {
+		return false, t.refreshDue(rec)
+	}
+	purge := false
+	err = t.apply(rec, func(x *ff.Execution) (fx lifecycle.Effects, err error) {
+		changed, purge, fx = lifecycle.Advance(x, t.s.retention, t.now)
+		return fx, nil
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case purge:
+		return true, t.purge(rec)
+	case !changed:
+		return false, t.refreshDue(rec)
+	}
+	return true, nil
+}
+
+// refreshDue writes what is due next, which differs from what is stored when
+// the store was opened with another retention.
+func (t *tx) refreshDue(rec *record) error {
+	var m mask
+	for i, c := range derivedColumns {
+		if c.name == "due_kind" || c.name == "due_at" {
+			m.set(len(stateColumns) + i)
+		}
+	}
+	return t.update(rec, m)
+}
+
+var (
+	selectStale = statement(`select 1 from idempotency where expires_at <= $1
+union all select 1 from workers where expires_at <= $1
+union all select 1 from (select at from events where id > 0 order by id limit 1) as first where first.at <= $2
+limit 1`)
+	deleteStaleKeys    = statement("delete from idempotency where expires_at <= $1")
+	deleteStaleWorkers = statement("delete from workers where expires_at <= $1")
+	selectOldEvents    = statement("select id, at from events where id > $1 order by id limit $2")
+	deleteEvents       = statement("delete from events where id > 0 and id <= $1")
+)
+
+// trim deletes what is kept for a time only: idempotency keys, registrations of
+// workers and old events.
+func (s *Store) trim(ctx context.Context) error {
+	now := s.now()
+	before := instant(now.Add(-s.retention))
+	stale, err := read(ctx, s, func(c Conn) (stale bool, err error) {
+		err = c.Query(selectStale, []Value{instant(now), before}, func(Row) error {
+			stale = true
+			return nil
+		})
+		return stale, err
+	})
+	if err != nil || !stale {
+		return err
+	}
+	_, err = write(ctx, s, func(t *tx) (struct{}, error) {
+		if err := t.exec(deleteStaleKeys, instant(now)); err != nil {
+			return struct{}{}, err
+		}
+		if err := t.exec(deleteStaleWorkers, instant(now)); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, t.trimEvents(before.N)
+	})
+	return err
+}
+
+// trimEvents deletes the first events of the log, as many as are older than an
+// instant, but not more than one command should.
+func (t *tx) trimEvents(before int64) error {
+	var last int64
+	old := true
+	err := t.query(selectOldEvents, []Value{integer(0), integer(10 * defaultSweepLimit)}, func(r Row) error {
+		if old = old && r.Int(1) <= before; old {
+			last = r.Int(0)
+		}
+		return nil
+	})
+	if err != nil || last == 0 {
+		return err
+	}
+	return t.exec(deleteEvents, integer(last))
+}
+
+// dueWatch tells the loops that something earlier than they know of was stored.
+type dueWatch struct {
+	mu sync.Mutex
+	// next is the last SweepResult.Next of each kind; no entry while a sweep
+	// looks, when everything stored is news. The zero time means never.
+	next     map[ff.SweepKind]time.Time
+	watchers map[ff.SweepKind]map[chan struct{}]bool
+}
+
+// arm records the Next of a sweep, or that one has begun.
+func (w *dueWatch) arm(kind ff.SweepKind, next *time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if next == nil {
+		delete(w.next, kind)
+		return
+	}
+	if w.next == nil {
+		w.next = map[ff.SweepKind]time.Time{}
+	}
+	w.next[kind] = *next
+}
+
+// stored tells the watchers of a kind about something due at an instant.
+func (w *dueWatch) stored(kind ff.SweepKind, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if next, ok := w.next[kind]; ok && !next.IsZero() && !at.Before(next) {
+		return
+	}
+	for c := range w.watchers[kind] {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// WatchDue returns a channel that receives when something of the kind was stored
+// that is due before the last SweepResult.Next.
+func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) {
+	w := &s.due
+	c := make(chan struct{}, 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watchers == nil {
+		w.watchers = map[ff.SweepKind]map[chan struct{}]bool{}
+	}
+	if w.watchers[kind] == nil {
+		w.watchers[kind] = map[chan struct{}]bool{}
+	}
+	w.watchers[kind][c] = true
+	return c, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.watchers[kind], c)
+	}
+}
+
+func errRefused(rec *record, err error) error {
+	return fmt.Errorf("execution %s is in the index of claimable ones but cannot be claimed: %v", rec.x.ID, err)
+}

@@ -1,0 +1,427 @@
+package sqlstore
+
+import (
+	"fmt"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/lifecycle"
+)
+
+// tx is the transaction of one batch and what the writer keeps between batches.
+// Only the goroutine of the writer uses it.
+type tx struct {
+	s *Store
+	c Conn
+	// now is the store's clock at the start of the command's batch.
+	now   time.Time
+	begun bool
+
+	cache   cache
+	ready   ready
+	seqs    sequence
+	events  sequence
+	updates map[mask]*Statement
+	args    []Value
+	// old is the record before the rule of the current command.
+	old        ff.Execution
+	oldDerived derived
+
+	// What the transaction did, published after its commit.
+	touched  []*record
+	deltas   map[countKey]int64
+	leases   map[ff.WorkerInstanceID]int
+	woken    map[laneCaps]int
+	dues     map[int64]int64
+	happened bool
+	interned []func()
+}
+
+type laneCaps struct{ lane, caps int64 }
+
+func (t *tx) init(s *Store, c Conn) error {
+	*t = tx{
+		s: s, updates: map[mask]*Statement{}, ready: ready{}, cache: newCache(cacheSize),
+		seqs: sequence{name: "execution"}, events: sequence{name: "event"},
+		deltas: map[countKey]int64{}, leases: map[ff.WorkerInstanceID]int{}, woken: map[laneCaps]int{}, dues: map[int64]int64{},
+	}
+	if err := t.seqs.load(c); err != nil {
+		return err
+	}
+	if err := t.events.load(c); err != nil {
+		return err
+	}
+	return t.ready.load(c)
+}
+
+func (t *tx) start(c Conn) {
+	t.c, t.begun, t.now = c, false, t.s.now()
+	t.reset()
+}
+
+func (t *tx) reset() {
+	clear(t.touched)
+	clear(t.interned)
+	t.touched, t.interned, t.happened = t.touched[:0], t.interned[:0], false
+	clear(t.deltas)
+	clear(t.leases)
+	clear(t.woken)
+	clear(t.dues)
+}
+
+// query reads. It sees what this transaction wrote.
+func (t *tx) query(s *Statement, args []Value, row func(Row) error) error {
+	return t.c.Query(s, args, row)
+}
+
+// exec writes. The first write of a batch begins the transaction, so that
+// batches which only look cost no commit.
+func (t *tx) exec(s *Statement, args ...Value) error {
+	if !t.begun {
+		if err := t.c.Begin(); err != nil {
+			return err
+		}
+		t.begun = true
+	}
+	return t.c.Query(s, args, nil)
+}
+
+func (t *tx) commit() error {
+	if !t.begun {
+		return nil
+	}
+	if err := t.writeCounts(); err != nil {
+		t.rollback()
+		return err
+	}
+	if err := t.c.Commit(); err != nil {
+		t.rollback()
+		return err
+	}
+	t.seqs.committed()
+	t.events.committed()
+	t.publish()
+	return nil
+}
+
+func (t *tx) rollback() {
+	if t.begun {
+		if err := t.c.Rollback(); err != nil {
+			t.s.log.Error("a rollback failed", "error", err)
+		}
+		t.begun = false
+	}
+	// Records in memory hold what was rolled back: read them again when needed.
+	for _, rec := range t.touched {
+		t.cache.drop(rec)
+	}
+	for _, undo := range t.interned {
+		undo()
+	}
+	t.seqs.rolledBack()
+	t.events.rolledBack()
+	t.reset()
+}
+
+var upsertCount = statement(`insert into counts (namespace, lane, kind, state, n) values ($1, $2, $3, $4, $5)
+on conflict (namespace, lane, kind, state) do update set n = n + excluded.n`)
+
+func (t *tx) writeCounts() error {
+	for k, n := range t.deltas {
+		if n == 0 {
+			continue
+		}
+		if err := t.exec(upsertCount, integer(k.namespace), integer(k.lane), integer(k.kind), integer(k.state), integer(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish tells the rest of the process what was committed.
+func (t *tx) publish() {
+	t.s.counts.add(t.deltas, t.leases)
+	for at, n := range t.woken {
+		t.s.claims.Wake(ff.LaneID(t.s.names.name(at.lane)), t.s.capabilities.set(at.caps), n)
+	}
+	for kind, at := range t.dues {
+		t.s.due.stored(sweepKinds.word(kind), time.UnixMilli(at))
+	}
+	if t.happened {
+		t.s.events.WakeAll(struct{}{}, struct{}{})
+	}
+}
+
+// load finds an execution. Errors: execution_not_found.
+func (t *tx) load(id ff.ExecutionID) (*record, error) {
+	rec, err := t.find(id)
+	if err == nil && rec == nil {
+		err = notFound(id)
+	}
+	return rec, err
+}
+
+func notFound(id ff.ExecutionID) error {
+	return ff.Errorf(ff.CodeExecutionNotFound, "there is no execution %s", id)
+}
+
+// find is load for an execution that may be missing: nil then.
+func (t *tx) find(id ff.ExecutionID) (*record, error) {
+	if rec := t.cache.byID(id); rec != nil {
+		return rec, nil
+	}
+	rec, err := t.s.selectRecord(t.c, id)
+	if rec != nil {
+		t.cache.put(rec)
+	}
+	return rec, err
+}
+
+// bySeq finds an execution by its key; nil when it is gone.
+func (t *tx) bySeq(seq int64) (*record, error) {
+	if rec := t.cache.bySeq(seq); rec != nil {
+		return rec, nil
+	}
+	rec, err := t.s.oneRecord(t.c, selectBySeq, integer(seq))
+	if rec != nil {
+		t.cache.put(rec)
+	}
+	return rec, err
+}
+
+// selectRecord reads an execution; nil when there is none of this very id.
+func (s *Store) selectRecord(c Conn, id ff.ExecutionID) (*record, error) {
+	uuid := id.UUID()
+	rec, err := s.oneRecord(c, selectByID, integer(int64(id.Partition())), blob(uuid[:]))
+	if rec != nil && rec.x.ID != id {
+		return nil, err
+	}
+	return rec, err
+}
+
+func (s *Store) oneRecord(c Conn, q *Statement, args ...Value) (rec *record, err error) {
+	err = c.Query(q, args, func(r Row) error {
+		rec, err = s.readRecord(r)
+		return err
+	})
+	return rec, err
+}
+
+// apply runs a rule on a record and saves what it changed, also when the rule
+// refused and recorded something (see package lifecycle). The error is the
+// rule's, or one of the database.
+func (t *tx) apply(rec *record, rule func(x *ff.Execution) (lifecycle.Effects, error)) error {
+	t.old, t.oldDerived = rec.x, rec.derived
+	t.touched = append(t.touched, rec)
+	fx, refused := rule(&rec.x)
+	if refused != nil && len(fx.Events) == 0 {
+		rec.x = t.old
+		return refused
+	}
+	if err := t.save(rec, &fx); err != nil {
+		return err
+	}
+	return refused
+}
+
+// save writes the difference between the record and t.old, and the effects.
+func (t *tx) save(rec *record, fx *lifecycle.Effects) error {
+	rec.derived = derive(&rec.x, t.s.retention)
+	m := changes(&t.old, &rec.x, &t.oldDerived, &rec.derived)
+	if err := t.update(rec, m); err != nil {
+		return err
+	}
+	if fx.Superseded != nil {
+		if err := t.insertAttempt(rec.seq, fx.Superseded); err != nil {
+			return err
+		}
+	}
+	for i := range fx.Events {
+		if err := t.insertEvent(rec.seq, &fx.Events[i]); err != nil {
+			return err
+		}
+	}
+	t.note(rec, &t.oldDerived, heldBy(&t.old))
+	return nil
+}
+
+func (t *tx) update(rec *record, m mask) error {
+	if m.count() == 0 {
+		return nil
+	}
+	s, ok := t.updates[m]
+	if !ok {
+		s = updateStatement(m)
+		t.updates[m] = s
+	}
+	t.args = updateValues(t.args[:0], m, rec)
+	return t.exec(s, t.args...)
+}
+
+// note collects what a change means for the counts, the waiting claimers and
+// the loops. A zero before means that the record is new.
+func (t *tx) note(rec *record, before *derived, holder ff.WorkerInstanceID) {
+	if rec.public != before.public {
+		if before.public != 0 {
+			t.deltas[rec.count(before.public)]--
+		}
+		t.deltas[rec.count(rec.public)]++
+	}
+	if now := heldBy(&rec.x); now != holder {
+		t.leases[holder]--
+		t.leases[now]++
+	}
+	if rec.claimable != 0 && before.claimable == 0 {
+		at := laneCaps{rec.lane, rec.caps}
+		t.ready.add(at)
+		t.woken[at]++
+	}
+	if rec.dueKind != 0 && (rec.dueKind != before.dueKind || rec.dueAt != before.dueAt) {
+		if at, ok := t.dues[rec.dueKind]; !ok || rec.dueAt < at {
+			t.dues[rec.dueKind] = rec.dueAt
+		}
+	}
+}
+
+// heldBy is the process that holds the lease in force; empty when none does.
+func heldBy(x *ff.Execution) ff.WorkerInstanceID {
+	if x.State.Phase == ff.PhaseActive && x.State.Ownership == ff.OwnershipLeased {
+		return x.Lease.Instance
+	}
+	return ""
+}
+
+func (t *tx) insertAttempt(seq int64, a *ff.Attempt) error {
+	t.args = append(t.args[:0], integer(seq))
+	for i := range attemptColumns {
+		t.args = append(t.args, attemptColumns[i].put(a))
+	}
+	return t.exec(insertAttempt, t.args...)
+}
+
+// intern gives the number of a text, writing it when it is new.
+func (t *tx) intern(n *interned, insert *Statement, s string) (int64, error) {
+	if id, ok := n.id(s); ok {
+		return id, nil
+	}
+	n.mu.Lock()
+	n.last++
+	id := n.last
+	n.mu.Unlock()
+	if err := t.exec(insert, integer(id), text(s)); err != nil {
+		return 0, err
+	}
+	n.put(id, s)
+	t.interned = append(t.interned, func() { n.drop(id) })
+	return id, nil
+}
+
+// sequence hands out keys that are never used twice, also when the rows with
+// the highest keys are deleted: it reserves blocks in the table meta.
+type sequence struct {
+	name string
+	// next is the next key; keys from limit on are not reserved.
+	next, limit int64
+	// safe is the limit that is committed.
+	safe int64
+}
+
+const sequenceBlock = 4096
+
+var (
+	selectMeta = statement("select value from meta where name = $1")
+	upsertMeta = statement("insert into meta (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value")
+)
+
+func (q *sequence) load(c Conn) error {
+	q.next = 1
+	err := c.Query(selectMeta, []Value{text(q.name)}, func(r Row) error {
+		q.next = r.Int(0)
+		return nil
+	})
+	q.limit, q.safe = q.next, q.next
+	return err
+}
+
+func (q *sequence) take(t *tx) (int64, error) {
+	if q.next >= q.limit {
+		if err := t.exec(upsertMeta, text(q.name), integer(q.limit+sequenceBlock)); err != nil {
+			return 0, err
+		}
+		q.limit += sequenceBlock
+	}
+	n := q.next
+	q.next++
+	return n, nil
+}
+
+func (q *sequence) committed()  { q.safe = q.limit }
+func (q *sequence) rolledBack() { q.limit = q.safe }
+
+// cacheSize bounds the records that the writer keeps in memory, about 2 KB each.
+const cacheSize = 16384
+
+// cache holds records by key in two generations: what was not used for a whole
+// generation is forgotten. Records in it are as stored, or belong to the
+// transaction in progress.
+type cache struct {
+	size       int
+	young, old map[int64]*record
+	ids        map[recordID]int64
+}
+
+type recordID struct {
+	uuid      [16]byte
+	partition uint16
+}
+
+func idOf(id ff.ExecutionID) recordID { return recordID{id.UUID(), id.Partition()} }
+
+func newCache(size int) cache {
+	return cache{size: size, young: map[int64]*record{}, ids: map[recordID]int64{}}
+}
+
+func (c *cache) byID(id ff.ExecutionID) *record {
+	seq, ok := c.ids[idOf(id)]
+	if !ok {
+		return nil
+	}
+	if rec := c.bySeq(seq); rec != nil && rec.x.ID == id {
+		return rec
+	}
+	return nil
+}
+
+func (c *cache) bySeq(seq int64) *record {
+	if rec, ok := c.young[seq]; ok {
+		return rec
+	}
+	rec, ok := c.old[seq]
+	if ok {
+		delete(c.old, seq)
+		c.put(rec)
+	}
+	return rec
+}
+
+func (c *cache) put(rec *record) {
+	if len(c.young) >= c.size/2 {
+		for _, gone := range c.old {
+			delete(c.ids, idOf(gone.x.ID))
+		}
+		c.old, c.young = c.young, make(map[int64]*record, c.size/2)
+	}
+	c.young[rec.seq] = rec
+	c.ids[idOf(rec.x.ID)] = rec.seq
+}
+
+func (c *cache) drop(rec *record) {
+	delete(c.young, rec.seq)
+	delete(c.old, rec.seq)
+	delete(c.ids, idOf(rec.x.ID))
+}
+
+// errMissing reports a row that another row refers to.
+func errMissing(what string, seq int64) error {
+	return fmt.Errorf("%s of execution number %d is missing", what, seq)
+}
