@@ -1,0 +1,207 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+const (
+	// renewBatch bounds the leases of one renewal call.
+	renewBatch = 500
+	// interruptGrace is how long interrupted handlers may take to return before
+	// their executions are handed back without them.
+	interruptGrace = time.Second
+)
+
+// leases are the tasks that the worker holds. One loop renews them all: many
+// leases travel in one call.
+type leases struct {
+	w *Worker
+	// wake tells the loop that a task was added.
+	wake chan struct{}
+
+	mu   sync.Mutex
+	held map[*Task]time.Time // when to renew next
+	// changed is closed and replaced whenever a task leaves.
+	changed chan struct{}
+}
+
+func newLeases(w *Worker) *leases {
+	return &leases{w: w, wake: make(chan struct{}, 1), held: map[*Task]time.Time{}, changed: make(chan struct{})}
+}
+
+// interval is the time between two renewals of a lease (spec 10 §8), shortened
+// by up to a tenth so that workers do not renew in step.
+func (l *leases) interval() time.Duration {
+	third := l.w.cfg.LeaseTTL / 3
+	return third - rand.N(third/10+1)
+}
+
+func (l *leases) add(t *Task) {
+	l.mu.Lock()
+	l.held[t] = time.Now().Add(l.interval())
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// remove reports whether the task was still held.
+func (l *leases) remove(t *Task) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.held[t]; !ok {
+		return false
+	}
+	delete(l.held, t)
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return true
+}
+
+func (l *leases) all() []*Task {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	tasks := make([]*Task, 0, len(l.held))
+	for t := range l.held {
+		tasks = append(tasks, t)
+	}
+	return tasks
+}
+
+// waitIdle waits until no task is held or ctx ends.
+func (l *leases) waitIdle(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		n, changed := len(l.held), l.changed
+		l.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// due takes the tasks to renew now, together with those that would follow soon,
+// and says when to look again.
+func (l *leases) due(now time.Time) (tasks []*Task, next time.Duration) {
+	soon := now.Add(l.w.cfg.LeaseTTL / 12)
+	next = l.w.cfg.LeaseTTL
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := false
+	for _, at := range l.held {
+		due = due || !at.After(now)
+		next = min(next, at.Sub(now))
+	}
+	if !due {
+		return nil, next
+	}
+	next = l.w.cfg.LeaseTTL
+	for t, at := range l.held {
+		if !at.After(soon) && len(tasks) < renewBatch {
+			tasks = append(tasks, t)
+			// A call that fails is tried again soon; one that succeeds sets the
+			// next time itself.
+			l.held[t] = now.Add(l.w.cfg.LeaseTTL / 12)
+		}
+		next = min(next, l.held[t].Sub(now))
+	}
+	return tasks, max(0, next)
+}
+
+// renewLoop renews leases until ctx ends.
+func (l *leases) renewLoop(ctx context.Context) {
+	timer := time.NewTimer(l.w.cfg.LeaseTTL)
+	defer timer.Stop()
+	for {
+		tasks, next := l.due(time.Now())
+		if len(tasks) > 0 {
+			l.renew(ctx, tasks)
+			continue
+		}
+		timer.Reset(max(time.Millisecond, next))
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-l.wake:
+		}
+	}
+}
+
+// renew makes one call for many leases. A lease that is lost ends its task; an
+// unreachable store does not: the lease's own end will.
+func (l *leases) renew(ctx context.Context, tasks []*Task) {
+	ctx, cancel := context.WithTimeout(ctx, l.w.cfg.LeaseTTL/3)
+	defer cancel()
+	c := ff.RenewLeases{TTL: l.w.cfg.LeaseTTL, Leases: make([]ff.LeaseRef, len(tasks))}
+	for i, t := range tasks {
+		c.Leases[i] = t.ref
+	}
+	sent := time.Now()
+	r, err := l.w.store.RenewLeases(ctx, c)
+	if err != nil || len(r.Renewals) != len(tasks) {
+		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			l.w.log.Warn("renewing leases failed; trying again", "leases", len(tasks), "err", err)
+		}
+		l.w.sleep(ctx, l.w.cfg.LeaseTTL/24)
+		return
+	}
+	for i, renewal := range r.Renewals {
+		if renewal.Err != nil {
+			tasks[i].lose(renewal.Err)
+			continue
+		}
+		tasks[i].renewed(sent.Add(l.w.cfg.LeaseTTL))
+		l.mu.Lock()
+		if _, held := l.held[tasks[i]]; held {
+			l.held[tasks[i]] = time.Now().Add(l.interval())
+		}
+		l.mu.Unlock()
+	}
+}
+
+// handBack interrupts the tasks that are left and releases what they do not give
+// back themselves.
+func (l *leases) handBack(ctx context.Context) error {
+	tasks := l.all()
+	if len(tasks) == 0 {
+		return nil
+	}
+	for _, t := range tasks {
+		t.interrupt(ErrDraining)
+	}
+	grace, cancel := context.WithTimeout(ctx, interruptGrace)
+	l.waitIdle(grace)
+	cancel()
+	left := l.all()
+	for len(left) > 0 {
+		n := min(len(left), renewBatch)
+		c := ff.ReleaseExecutions{Reason: "worker_shutdown"}
+		for _, t := range left[:n] {
+			c.Leases = append(c.Leases, t.ref)
+		}
+		_, err := l.w.store.ReleaseExecutions(ctx, c)
+		for _, t := range left[:n] {
+			t.lose(ErrDraining)
+		}
+		if err != nil {
+			return fmt.Errorf("handing back %d executions (their leases will run out): %w", len(left), err)
+		}
+		l.w.log.Info("handed unfinished executions back", "executions", n)
+		left = left[n:]
+	}
+	return nil
+}

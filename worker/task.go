@@ -1,0 +1,270 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// ErrEnded is what a Task answers after it was ended.
+var ErrEnded = errors.New("the task has been ended")
+
+// Task is an execution that this worker holds. Its lease renews itself. One of
+// Complete, Fail, Cancel, Delay and Release ends it; Run does that for handlers
+// that do not do it themselves.
+type Task struct {
+	w       *Worker
+	claimed *ff.Claimed
+	ref     ff.LeaseRef
+
+	// ctx is the handler's: it ends when the work must stop. life ends only when
+	// the lease is gone: until then the task can still be ended.
+	ctx, life          context.Context
+	interrupt, endLife context.CancelCauseFunc
+
+	mu      sync.Mutex
+	expiry  *time.Timer
+	timeout *time.Timer
+	ended   bool
+}
+
+// newTask starts the life of a claimed execution. The store's clock at the claim
+// and the local instant of its answer tell how long everything lasts, whatever
+// the local clock says.
+func newTask(w *Worker, c *ff.Claimed, storeNow, got time.Time) *Task {
+	t := &Task{w: w, claimed: c, ref: c.Ref()}
+	t.life, t.endLife = context.WithCancelCause(context.WithoutCancel(w.drain))
+	t.ctx, t.interrupt = context.WithCancelCause(t.life)
+	t.ctx = context.WithValue(t.ctx, taskKey{}, t)
+	left := c.Execution.Lease.ExpiresAt.Sub(storeNow) - time.Since(got)
+	t.expiry = time.AfterFunc(left, func() { t.lose(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time")) })
+	if end := earliest(c.Execution.AttemptTimeoutAt, c.Execution.Deadline); !end.IsZero() {
+		t.timeout = time.AfterFunc(end.Sub(storeNow), func() { t.interrupt(ErrTimeout) })
+	}
+	return t
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+type taskKey struct{}
+
+// TaskFrom is the task of a handler's context; nil elsewhere.
+func TaskFrom(ctx context.Context) *Task {
+	t, _ := ctx.Value(taskKey{}).(*Task)
+	return t
+}
+
+// Context ends when the work must stop; context.Cause says why: ErrStaleLease,
+// ErrLeaseExpired, ErrLeaseRevoked or ErrExecutionNotActive of package
+// flowfabric when the execution is no longer this worker's, ErrTimeout or
+// ErrDraining of this package.
+func (t *Task) Context() context.Context { return t.ctx }
+
+// ID is the execution.
+func (t *Task) ID() ff.ExecutionID { return t.ref.ID }
+
+// Execution is the record as it was right after the claim.
+func (t *Task) Execution() *ff.Execution { return &t.claimed.Execution }
+
+// Kind is the kind of the execution.
+func (t *Task) Kind() string { return t.claimed.Execution.Kind }
+
+// Payload is the input.
+func (t *Task) Payload() []byte { return t.claimed.Payload }
+
+// Attempt is the attempt that runs; its index counts from 0.
+func (t *Task) Attempt() *ff.Attempt { return &t.claimed.Execution.Attempt }
+
+// Resumed reports whether an attempt that was delayed or handed back goes on.
+func (t *Task) Resumed() bool { return t.claimed.Resumed }
+
+// Fence is the proof of the lease, for commands sent past the SDK.
+func (t *Task) Fence() ff.Fence { return t.ref.Fence }
+
+// Progress stores how far the attempt is: percent from 0 to 100, and a message
+// that may be empty.
+func (t *Task) Progress(ctx context.Context, percent int, message string) error {
+	err := t.w.store.UpdateProgress(ctx, ff.UpdateProgress{LeaseRef: t.ref, Percent: &percent, Message: message})
+	t.noteLoss(err)
+	return err
+}
+
+// Complete ends the execution with a result, which may be empty.
+func (t *Task) Complete(ctx context.Context, result []byte) error {
+	c := ff.CompleteExecution{LeaseRef: t.ref, Result: result}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	return t.end(ctx, func(ctx context.Context) error {
+		_, err := t.w.store.CompleteExecution(ctx, c)
+		return err
+	})
+}
+
+// Fail ends the attempt. Whether another follows is for the policy of the
+// execution to say, unless the options say otherwise; the result tells.
+func (t *Task) Fail(ctx context.Context, f Failure) (ff.FailExecutionResult, error) {
+	c := ff.FailExecution{LeaseRef: t.ref, Reason: cut(f.Reason, ff.MaxReasonBytes), Category: cut(f.Category, ff.MaxCategoryBytes),
+		NoRetry: f.NoRetry, RetryAfter: f.RetryAfter}
+	var result ff.FailExecutionResult
+	if err := c.Validate(); err != nil {
+		return result, err
+	}
+	err := t.end(ctx, func(ctx context.Context) (err error) {
+		result, err = t.w.store.FailExecution(ctx, c)
+		return err
+	})
+	return result, err
+}
+
+// Failure says how an attempt failed.
+type Failure struct {
+	Reason, Category string
+	// NoRetry makes it final. RetryAfter replaces the backoff of the policy.
+	NoRetry    bool
+	RetryAfter time.Duration
+}
+
+// Cancel ends the execution as cancelled.
+func (t *Task) Cancel(ctx context.Context, reason string) error {
+	return t.end(ctx, func(ctx context.Context) error {
+		_, err := t.w.store.CancelExecution(ctx, ff.CancelExecution{ID: t.ref.ID, Reason: cut(reason, ff.MaxReasonBytes), Fence: t.ref.Fence})
+		return err
+	})
+}
+
+// Delay parks the execution; the same attempt goes on after d, with whichever
+// worker claims it.
+func (t *Task) Delay(ctx context.Context, d time.Duration) error {
+	c := ff.DelayExecution{LeaseRef: t.ref, For: max(d, time.Millisecond)}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	return t.end(ctx, func(ctx context.Context) error {
+		_, err := t.w.store.DelayExecution(ctx, c)
+		return err
+	})
+}
+
+// DelayUntil is Delay with an instant.
+func (t *Task) DelayUntil(ctx context.Context, at time.Time) error {
+	return t.end(ctx, func(ctx context.Context) error {
+		_, err := t.w.store.DelayExecution(ctx, ff.DelayExecution{LeaseRef: t.ref, Until: at})
+		return err
+	})
+}
+
+// Release hands the execution back: another worker goes on with the attempt at
+// once.
+func (t *Task) Release(ctx context.Context, reason string) error {
+	return t.end(ctx, func(ctx context.Context) error {
+		r, err := t.w.store.ReleaseExecutions(ctx, ff.ReleaseExecutions{Leases: []ff.LeaseRef{t.ref}, Reason: cut(reason, ff.MaxReasonBytes)})
+		if err == nil {
+			err = errors.Join(r.Errs...)
+		}
+		return err
+	})
+}
+
+// end makes the call that ends the task. While the lease lives a call that the
+// store could not answer is repeated: the terminal commands of the same holder
+// may be. Whatever a repetition is refused with after that is final.
+func (t *Task) end(ctx context.Context, call func(context.Context) error) error {
+	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		return ErrEnded
+	}
+	t.ended = true
+	t.mu.Unlock()
+	defer t.finish()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.life, cancel)()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 2*time.Second
+	for {
+		err := call(ctx)
+		if err == nil || !unreachable(err) {
+			return err
+		}
+		t.w.log.Warn("ending a task failed; trying again while its lease lives", "execution_id", t.ref.ID, "err", err)
+		timer := time.NewTimer(pause.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			if cause := context.Cause(t.life); cause != nil {
+				return errors.Join(cause, err)
+			}
+			return err
+		}
+	}
+}
+
+// unreachable reports whether the store did not answer, in contrast to refusing.
+func unreachable(err error) bool {
+	e, ok := ff.AsError(err)
+	if !ok {
+		return false
+	}
+	switch e.Kind() {
+	case ff.KindTransport, ff.KindUnavailable, ff.KindTimeout, ff.KindResourceExhausted:
+		return e.Retryable()
+	}
+	return e.Code == ff.CodeRetryExhausted
+}
+
+// renewed moves the end of the lease by the local clock.
+func (t *Task) renewed(until time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ended {
+		t.expiry.Reset(time.Until(until))
+	}
+}
+
+// lose ends a task whose lease is gone.
+func (t *Task) lose(cause error) {
+	t.endLife(cause)
+	t.mu.Lock()
+	ended := t.ended
+	t.ended = true
+	t.mu.Unlock()
+	if !ended {
+		t.w.log.Warn("task ended by the store", "execution_id", t.ref.ID, "kind", t.Kind(), "cause", cause)
+		t.finish()
+	}
+}
+
+// noteLoss ends the task when an answer says that its lease is gone.
+func (t *Task) noteLoss(err error) {
+	switch ff.CodeOf(err) {
+	case ff.CodeStaleLease, ff.CodeLeaseExpired, ff.CodeLeaseRevoked, ff.CodeExecutionNotActive, ff.CodeExecutionNotFound:
+		t.lose(err)
+	}
+}
+
+// finish releases what the task holds in the worker. It may be called twice.
+func (t *Task) finish() {
+	t.expiry.Stop()
+	if t.timeout != nil {
+		t.timeout.Stop()
+	}
+	if t.w.leases.remove(t) {
+		<-t.w.slots
+	}
+	t.interrupt(ErrEnded)
+	t.endLife(ErrEnded)
+}
