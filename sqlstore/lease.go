@@ -158,7 +158,9 @@ func (s *Store) RevokeLease(ctx context.Context, c ff.RevokeLease) (ff.RevokeLea
 const lapsedColumns = "seq, partition, uuid, lease_id, lease_epoch, lease_instance, lease_expires_at, attempt_index"
 
 // Lapsed leases are in two indexes: those that were marked, and those whose loop
-// has not come by yet, which are few and due for something.
+// has not come by yet, which are few and due for something. The partial index
+// needs the code of its ownership word in the text: 3 is
+// lease_expired_reclaimable, 2 is leased.
 var (
 	selectMarkedLeases = statement("select " + lapsedColumns + ` from executions
 where ownership = 3 and (lease_expires_at, seq) > ($1, $2) and lease_expires_at <= $3

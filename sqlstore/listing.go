@@ -50,6 +50,9 @@ func (s *Store) ListExecutions(ctx context.Context, c ff.ListExecutions) (ff.Lis
 		}
 		for _, seq := range seqs {
 			rec, err := s.oneRecord(conn, selectBySeq, integer(seq))
+			if err == nil && rec == nil {
+				err = errMissing("the listed row", seq)
+			}
 			if err != nil {
 				return ff.ListExecutionsResult{}, err
 			}

@@ -1,0 +1,554 @@
+package sqlstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/sqlstore"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ctx = context.Background()
+
+// clock is a clock that tests move.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func open(t *testing.T, path string, opts sqlite.Options) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(ctx, path, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+func must[R any](t *testing.T) func(R, error) R {
+	return func(r R, err error) R {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+}
+
+func submit(t *testing.T, s *sqlite.Store, lane ff.LaneID, kind string) ff.ExecutionID {
+	t.Helper()
+	return must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: lane, Kind: kind})).ID
+}
+
+func claimOf(instance string, lane ff.LaneID) ff.Claim {
+	return ff.Claim{Claimant: ff.Claimant{Worker: "w", Instance: ff.WorkerInstanceID(instance)}, Lanes: []ff.LaneID{lane}, LeaseTTL: time.Second}
+}
+
+func claim(t *testing.T, s *sqlite.Store, lane ff.LaneID) ff.Claimed {
+	t.Helper()
+	r := must[ff.ClaimResult](t)(s.Claim(ctx, claimOf("i1", lane)))
+	if len(r.Claimed) != 1 {
+		t.Fatalf("claimed %d executions of lane %s, want 1", len(r.Claimed), lane)
+	}
+	return r.Claimed[0]
+}
+
+// eventually waits for a condition that another goroutine brings about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	end := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func word[S ~string](rt *rapid.T, label string, list []S) S {
+	return rapid.SampledFrom(list).Draw(rt, label)
+}
+
+func someText[S ~string](rt *rapid.T, label string) S {
+	return S(rapid.OneOf(rapid.Just(""), rapid.StringMatching(`[a-zäß'"\\{} ]{1,20}`)).Draw(rt, label))
+}
+
+func someTime(rt *rapid.T, label string) time.Time {
+	if rapid.Bool().Draw(rt, label+" unset") {
+		return time.Time{}
+	}
+	return time.UnixMilli(rapid.Int64Range(0, 4e12).Draw(rt, label)).UTC()
+}
+
+func someUUID[U ~[16]byte](rt *rapid.T, label string) (id U) {
+	copy(id[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(rt, label))
+	return id
+}
+
+func someCount(rt *rapid.T, label string) int { return rapid.IntRange(0, 1<<40).Draw(rt, label) }
+
+func someAttempt(rt *rapid.T) ff.Attempt {
+	return ff.Attempt{
+		ID: someUUID[ff.AttemptID](rt, "attempt"), Index: someCount(rt, "index"), Type: word(rt, "type", ff.AttemptTypes),
+		State: word(rt, "attempt state", ff.AttemptStates), CreatedAt: someTime(rt, "created"), StartedAt: someTime(rt, "started"),
+		EndedAt: someTime(rt, "ended"), SuspendedAt: someTime(rt, "suspended"), ResumedAt: someTime(rt, "resumed"),
+		Worker: someText[ff.WorkerID](rt, "worker"), Instance: someText[ff.WorkerInstanceID](rt, "instance"),
+		LeaseID: someUUID[ff.LeaseID](rt, "lease"), LeaseEpoch: uint64(someCount(rt, "epoch")), Suspension: someText[string](rt, "suspension"),
+		FailureReason: someText[string](rt, "reason"), FailureCategory: someText[string](rt, "category"),
+		Cause: someText[string](rt, "cause"), RequestedBy: someText[string](rt, "by"), Previous: rapid.IntRange(-1, 9).Draw(rt, "previous"),
+	}
+}
+
+func someExecution(rt *rapid.T) ff.Execution {
+	x := ff.Execution{
+		Priority: rapid.IntRange(0, ff.MaxPriority).Draw(rt, "priority"),
+		State: ff.StateVector{
+			Phase: word(rt, "phase", ff.LifecyclePhases), Ownership: word(rt, "ownership", ff.OwnershipStates),
+			Eligibility: word(rt, "eligibility", ff.EligibilityStates), Blocking: word(rt, "blocking", ff.BlockingReasons),
+			Outcome: word(rt, "outcome", ff.TerminalOutcomes), Attempt: word(rt, "phase of attempt", ff.AttemptPhases),
+		},
+		FlowID: someUUID[ff.FlowID](rt, "flow"), BlockingDetail: someText[string](rt, "detail"), Attempt: someAttempt(rt),
+		CurrentAttemptID: someUUID[ff.AttemptID](rt, "current"), TotalAttempts: someCount(rt, "attempts"), RetryCount: someCount(rt, "retries"),
+		ReplayCount: someCount(rt, "replays"), ReclaimCount: someCount(rt, "reclaims"),
+		Lease: ff.Lease{
+			ID: someUUID[ff.LeaseID](rt, "lease id"), Worker: someText[ff.WorkerID](rt, "lease worker"),
+			Instance: someText[ff.WorkerInstanceID](rt, "lease instance"), AcquiredAt: someTime(rt, "acquired"),
+			ExpiresAt: someTime(rt, "expires"), RenewedAt: someTime(rt, "renewed"), RenewBefore: someTime(rt, "renew before"),
+		},
+		LeaseEpoch: uint64(someCount(rt, "lease epoch")), LeaseExpiredAt: someTime(rt, "expired"), LeaseRevokedAt: someTime(rt, "revoked"),
+		LeaseRevokeReason: someText[string](rt, "revoke reason"), PendingRetryReason: someText[string](rt, "retry reason"),
+		PendingReplayReason: someText[string](rt, "replay reason"), PendingReplayBy: someText[string](rt, "replay by"),
+		PendingPreviousAttempt: rapid.IntRange(-1, 9).Draw(rt, "pending previous"), StartedAt: someTime(rt, "x started"),
+		CompletedAt: someTime(rt, "x completed"), LastTransitionAt: someTime(rt, "transition"), LastMutationAt: someTime(rt, "mutation"),
+		DelayUntil: someTime(rt, "delay"), Deadline: someTime(rt, "deadline"), AttemptTimeoutAt: someTime(rt, "timeout"),
+		CapabilityMismatchAt: someTime(rt, "mismatch"), FailureReason: someText[string](rt, "failure"),
+		FailureCategory: someText[string](rt, "failure category"), CancellationReason: someText[string](rt, "cancellation"),
+		CancelledBy: someText[ff.CancelSource](rt, "cancelled by"),
+		Progress:    ff.Progress{Message: someText[string](rt, "message"), UpdatedAt: someTime(rt, "progress")},
+	}
+	if rapid.Bool().Draw(rt, "has percent") {
+		p := rapid.IntRange(0, 100).Draw(rt, "percent")
+		x.Progress.Percent = &p
+	}
+	if rapid.Bool().Draw(rt, "has tags") {
+		x.Tags = rapid.MapOfN(rapid.StringMatching(`[a-z"']{1,5}`), rapid.String().Filter(func(s string) bool { return strings.ToValidUTF8(s, "") == s }), 1, 3).Draw(rt, "tags")
+	}
+	if rapid.Bool().Draw(rt, "has grant") {
+		x.Grant = ff.Grant{Worker: "w", Instance: "i", ExpiresAt: someTime(rt, "grant ends"), CreatedAt: someTime(rt, "granted"),
+			Capability: someText[string](rt, "capability"), RouteJSON: someText[string](rt, "route"), AdmissionSum: someText[string](rt, "admission")}
+	}
+	return x
+}
+
+func TestARecordReadsAsItWasSaved(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	caps := must[ff.CapabilitySet](t)(ff.NewCapabilitySet("gpu", "eu"))
+	rapid.Check(t, func(rt *rapid.T) {
+		policy := ff.DefaultExecutionPolicy()
+		policy.Retry = ff.ExponentialRetry(3, time.Second, time.Minute)
+		policy.Routing = &ff.RoutingRequirements{RequiredCapabilities: caps}
+		created, err := s.CreateExecution(ctx, ff.CreateExecution{
+			Lane: "main", Kind: "k", Namespace: "n", Creator: "me", PayloadEncoding: "json", Policy: policy})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		before, err := s.Execution(ctx, created.ID)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for range 2 {
+			want := someExecution(rt)
+			if err := s.Overwrite(ctx, created.ID, want); err != nil {
+				rt.Fatal(err)
+			}
+			want.ID, want.Namespace, want.Lane, want.Kind = before.ID, before.Namespace, before.Lane, before.Kind
+			want.Creator, want.PayloadEncoding, want.CreatedAt = "me", "json", before.CreatedAt
+			want.Policy, want.Required = policy, caps
+			got, err := s.Execution(ctx, created.ID)
+			cached, err2 := s.Cached(ctx, created.ID)
+			if err := errors.Join(err, err2); err != nil {
+				rt.Fatal(err)
+			}
+			opts := cmp.Options{cmpopts.EquateEmpty(), cmp.Comparer(func(a, b ff.ExecutionID) bool { return a == b }),
+				cmp.Comparer(func(a, b ff.CapabilitySet) bool { return a == b })}
+			if d := cmp.Diff(want, got, opts); d != "" {
+				rt.Fatalf("read (-saved +read):\n%s", d)
+			}
+			if d := cmp.Diff(want, cached, opts); d != "" {
+				rt.Fatalf("cached (-saved +cached):\n%s", d)
+			}
+		}
+	})
+}
+
+// runEverything makes the store run every kind of update.
+func runEverything(t *testing.T, s *sqlite.Store, c *clock) {
+	t.Helper()
+	policy := ff.DefaultExecutionPolicy()
+	policy.Retry = ff.FixedRetry(1, time.Minute)
+	for range 3 {
+		must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "a", Kind: "k", Policy: policy, Payload: []byte("p")}))
+	}
+	x := claim(t, s, "a")
+	must[ff.RenewLeasesResult](t)(s.RenewLeases(ctx, ff.RenewLeases{Leases: []ff.LeaseRef{x.Ref()}, TTL: time.Minute}))
+	if err := s.UpdateProgress(ctx, ff.UpdateProgress{LeaseRef: x.Ref(), Message: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	must[ff.DelayExecutionResult](t)(s.DelayExecution(ctx, ff.DelayExecution{LeaseRef: x.Ref(), For: time.Second}))
+	c.add(time.Second)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepDelayed}))
+	x = claim(t, s, "a")
+	must[ff.FailExecutionResult](t)(s.FailExecution(ctx, ff.FailExecution{LeaseRef: x.Ref(), Reason: "r", Category: "c"}))
+	x = claim(t, s, "a")
+	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: x.Ref(), Result: []byte("r")}))
+	must[ff.ReplayExecutionResult](t)(s.ReplayExecution(ctx, ff.ReplayExecution{ID: x.Execution.ID, Payload: []byte("q")}))
+	must[ff.CancelExecutionResult](t)(s.CancelExecution(ctx, ff.CancelExecution{ID: x.Execution.ID}))
+	x = claim(t, s, "a")
+	c.add(2 * time.Second)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepLeaseExpiry}))
+	c.add(48 * time.Hour)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
+}
+
+func TestNoStatementScansATable(t *testing.T) {
+	c := newClock()
+	s := open(t, filepath.Join(t.TempDir(), "f.db"), sqlite.Options{Clock: c.Now})
+	runEverything(t, s, c)
+	queries := must[[]string](t)(s.Queries(ctx))
+	if len(queries) < 50 {
+		t.Fatalf("only %d statements", len(queries))
+	}
+	for _, q := range queries {
+		for _, step := range must[[]string](t)(s.Rows(ctx, "explain query plan "+q, 3)) {
+			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "CONSTANT") && !strings.HasPrefix(step, "SCAN first") ||
+				strings.Contains(step, "TEMP B-TREE") {
+				t.Errorf("%s\nin\n%s", step, q)
+			}
+		}
+	}
+}
+
+func TestTheWordsInTheFileAreThoseOfTheProgram(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	for dimension, want := range sqlstore.Words() {
+		got := must[[]string](t)(s.Rows(ctx, "select word from words where dimension = '"+dimension+"' order by code", 0))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the file has %q, the program %q", dimension, got, want)
+		}
+	}
+}
+
+func TestTheViewsShowWords(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	id := submit(t, s, "main", "k")
+	claim(t, s, "main")
+	got := must[[]string](t)(s.Rows(ctx, "select execution_id || ' ' || lane || ' ' || public_state || ' ' || ownership from executions_view", 0))
+	if want := []string{id.String() + " main active leased"}; !slices.Equal(got, want) {
+		t.Errorf("executions_view shows %q, want %q", got, want)
+	}
+	got = must[[]string](t)(s.Rows(ctx, "select execution_id || ' ' || type from events_view", 0))
+	if want := []string{id.String() + " acquired"}; !slices.Equal(got, want) {
+		t.Errorf("events_view shows %q, want %q", got, want)
+	}
+}
+
+func TestCommandsThatWaitShareOneTransaction(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "f.db"), sqlite.Options{})
+	before := must[int64](t)(s.Transactions(ctx))
+	release := s.Hold()
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, "100 commands wait", func() bool { return s.Queued() == 100 })
+	release()
+	wg.Wait()
+	// The counting commands make batches of their own.
+	if n := must[int64](t)(s.Transactions(ctx)) - before; n > 4 {
+		t.Errorf("100 commands took %d transactions", n)
+	}
+}
+
+func TestABrokenCommandFailsAlone(t *testing.T) {
+	for _, breaks := range []func(*sqlite.Store) error{
+		func(s *sqlite.Store) error { return s.Break(ctx) },
+		func(s *sqlite.Store) error { return s.Panic(ctx) },
+	} {
+		s := open(t, ":memory:", sqlite.Options{})
+		release := s.Hold()
+		var wg sync.WaitGroup
+		var broken error
+		for i := range 10 {
+			wg.Go(func() {
+				if i == 5 {
+					broken = breaks(s)
+					return
+				}
+				if _, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: fmt.Sprint(i)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		eventually(t, "10 commands wait", func() bool { return s.Queued() == 10 })
+		release()
+		wg.Wait()
+		if ff.CodeOf(broken) != ff.CodeInternal {
+			t.Errorf("the broken command got %v", broken)
+		}
+		lanes := must[[]ff.LaneStatus](t)(s.Lanes(ctx))
+		if len(lanes) != 1 || lanes[0].Counts[ff.StateWaiting] != 9 {
+			t.Errorf("lanes %+v, want 9 waiting", lanes)
+		}
+		list := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{}))
+		if len(list.Executions) != 9 {
+			t.Errorf("%d executions, want 9", len(list.Executions))
+		}
+		if rows := must[[]string](t)(s.Rows(ctx, "select name from meta where name = 'broken'", 0)); len(rows) > 0 {
+			t.Error("the broken command left a row")
+		}
+	}
+}
+
+func TestACallerWhoseContextEndsWithdrawsItsCommand(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	release := s.Hold()
+	short, cancel := context.WithCancel(ctx)
+	got := make(chan error)
+	go func() {
+		_, err := s.CreateExecution(short, ff.CreateExecution{Lane: "main", Kind: "k"})
+		got <- err
+	}()
+	eventually(t, "the command waits", func() bool { return s.Queued() == 1 })
+	cancel()
+	if err := <-got; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	release()
+	if list := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{})); len(list.Executions) != 0 {
+		t.Errorf("a withdrawn command was run: %+v", list)
+	}
+}
+
+func TestAClosedStoreAnswersUnavailable(t *testing.T) {
+	for _, path := range []string{":memory:", filepath.Join(t.TempDir(), "f.db")} {
+		s := open(t, path, sqlite.Options{})
+		waiting := make(chan error)
+		go func() {
+			c := claimOf("i1", "main")
+			c.Wait = time.Minute
+			_, err := s.Claim(ctx, c)
+			waiting <- err
+		}()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waiting; ff.CodeOf(err) != ff.CodeUnavailable {
+			t.Errorf("the waiting claim got %v", err)
+		}
+		if _, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k"}); ff.CodeOf(err) != ff.CodeUnavailable {
+			t.Errorf("a command got %v", err)
+		}
+		if _, err := s.Execution(ctx, ff.NewExecutionID("main", ff.DefaultPartitionConfig)); ff.CodeOf(err) != ff.CodeUnavailable {
+			t.Errorf("a read got %v", err)
+		}
+	}
+}
+
+func TestASubmitWakesTheClaimerThatCanTakeIt(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	gpu := must[ff.CapabilitySet](t)(ff.NewCapabilitySet("gpu"))
+	able := make(chan ff.ClaimResult)
+	poor, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c := claimOf("poor", "main")
+		c.Wait = time.Minute
+		_, _ = s.Claim(poor, c)
+	}()
+	go func() {
+		c := claimOf("able", "main")
+		c.Wait, c.Capabilities = time.Minute, gpu
+		r, err := s.Claim(ctx, c)
+		if err != nil {
+			t.Error(err)
+		}
+		able <- r
+	}()
+	policy := ff.DefaultExecutionPolicy()
+	policy.Routing = &ff.RoutingRequirements{RequiredCapabilities: gpu}
+	created := must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Policy: policy}))
+	if r := <-able; len(r.Claimed) != 1 || r.Claimed[0].Execution.ID != created.ID {
+		t.Errorf("claimed %+v", r)
+	}
+	cancel()
+	<-ended
+}
+
+func TestListingsAreMergedInOrderWithCursors(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	var all []ff.ExecutionID
+	for i := range 60 {
+		all = append(all, submit(t, s, ff.LaneID(fmt.Sprintf("lane%d", i%3)), fmt.Sprintf("kind%d", i%4)))
+	}
+	for _, oldest := range []bool{true, false} {
+		for _, q := range []ff.ListExecutions{{}, {Lane: "lane1"}, {Kind: "kind2"}, {State: ff.StateWaiting}, {Lane: "lane0", Kind: "kind0"}} {
+			want := []ff.ExecutionID{}
+			for i, id := range all {
+				if (q.Lane == "" || q.Lane == ff.LaneID(fmt.Sprintf("lane%d", i%3))) && (q.Kind == "" || q.Kind == fmt.Sprintf("kind%d", i%4)) {
+					want = append(want, id)
+				}
+			}
+			if !oldest {
+				slices.Reverse(want)
+			}
+			q.Oldest, q.Limit = oldest, 7
+			got := []ff.ExecutionID{}
+			for {
+				page := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, q))
+				for _, x := range page.Executions {
+					got = append(got, x.ID)
+				}
+				if q.Cursor = page.Next; q.Cursor == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%+v: got %d ids, want %d, or in another order", q, len(got), len(want))
+			}
+		}
+	}
+}
+
+func TestExpiredLeasesAreListedBeforeAndAfterTheyAreMarked(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now})
+	var want []ff.ExecutionID
+	for range 5 {
+		submit(t, s, "main", "k")
+		want = append(want, claim(t, s, "main").Execution.ID)
+		c.add(10 * time.Millisecond)
+	}
+	c.add(2 * time.Second)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepLeaseExpiry, Limit: 2}))
+	var got []ff.ExecutionID
+	q := ff.ListExpiredLeases{Limit: 2}
+	for {
+		page := must[ff.ListExpiredLeasesResult](t)(s.ListExpiredLeases(ctx, q))
+		for _, l := range page.Leases {
+			got = append(got, l.ID)
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+}
+
+func TestRetentionDeletesEverythingOfAnExecution(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now, Retention: time.Hour})
+	must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: []byte("p"), IdempotencyKey: "key"}))
+	x := claim(t, s, "main")
+	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: x.Ref(), Result: []byte("r")}))
+	idle := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
+	if want := c.Now().Add(time.Hour); idle.Processed != 0 || !idle.Next.Equal(want) {
+		t.Errorf("before retention ends: %+v, want nothing done and %s next", idle, want)
+	}
+	c.add(time.Hour)
+	if r := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention})); r.Processed != 1 || !r.Next.IsZero() {
+		t.Errorf("swept %+v", r)
+	}
+	for _, table := range []string{"executions", "payloads", "results", "attempts", "events", "idempotency"} {
+		if rows := must[[]string](t)(s.Rows(ctx, "select count(*) from "+table, 0)); rows[0] != "0" {
+			t.Errorf("%s has %s rows left", table, rows[0])
+		}
+	}
+	if lanes := must[[]ff.LaneStatus](t)(s.Lanes(ctx)); len(lanes[0].Counts) != 0 {
+		t.Errorf("counts %v", lanes[0].Counts)
+	}
+}
+
+func TestWatchDueTellsOfSomethingEarlier(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now})
+	delayed := func(d time.Duration) {
+		must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Delay: d}))
+	}
+	due, stop := s.WatchDue(ff.SweepDelayed)
+	defer stop()
+	delayed(time.Hour)
+	<-due
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepDelayed}))
+	delayed(2 * time.Hour)
+	select {
+	case <-due:
+		t.Error("told of something later")
+	default:
+	}
+	delayed(time.Minute)
+	<-due
+}
+
+func TestNamesLeasesAndWorkSurviveAReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	s := open(t, path, sqlite.Options{})
+	submit(t, s, "main", "k")
+	held := claim(t, s, "main")
+	second := submit(t, s, "main", "k")
+	must[ff.RegisterWorkerResult](t)(s.RegisterWorker(ctx, ff.RegisterWorker{Claimant: ff.Claimant{Worker: "w", Instance: "i1"}, LivenessTTL: time.Minute}))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, sqlite.Options{})
+	workers := must[ff.ListWorkersResult](t)(s.ListWorkers(ctx, ff.ListWorkers{}))
+	if len(workers.Workers) != 1 || workers.Workers[0].Leases != 1 {
+		t.Errorf("workers %+v, want i1 with one lease", workers)
+	}
+	if got := claim(t, s, "main"); got.Execution.ID != second {
+		t.Errorf("claimed %s, want %s", got.Execution.ID, second)
+	}
+	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: held.Ref()}))
+}
