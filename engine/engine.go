@@ -6,6 +6,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -118,7 +119,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // loop sweeps one kind for ever: at once when something becomes due, and at the
 // latest after the interval. Errors are reported when they begin and when they
-// end, and slow the loop down.
+// end, and slow the loop down: nothing wakes it early then.
 func (e *Engine) loop(ctx context.Context, kind ff.SweepKind, interval time.Duration) {
 	due, stop := e.store.WatchDue(kind)
 	defer stop()
@@ -128,42 +129,48 @@ func (e *Engine) loop(ctx context.Context, kind ff.SweepKind, interval time.Dura
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		next, err := e.cycle(ctx, kind, interval)
-		sleep := interval
-		switch {
-		case ctx.Err() != nil:
+		sleep, err := e.cycle(ctx, kind, interval)
+		if ctx.Err() != nil {
 			return
+		}
+		woken := due
+		switch {
 		case err != nil:
-			sleep = pause.NextBackOff()
 			if !failing {
 				e.log.Error("background loop fails; it goes on trying", "scanner", kind, "err", err)
 			}
-			failing = true
-		default:
-			if failing {
-				e.log.Info("background loop works again", "scanner", kind)
+			woken = nil
+			sleep = pause.NextBackOff()
+			if errors.Is(err, errPanicked) {
+				sleep = panicPause
 			}
-			failing = false
+		case failing:
+			e.log.Info("background loop works again", "scanner", kind)
+		}
+		failing = err != nil
+		if !failing {
 			pause.Reset()
-			sleep = next
 		}
 		timer.Reset(sleep)
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-due:
+		case <-woken:
 		}
 	}
 }
+
+// errPanicked stands for a panic, which was logged with its stack.
+var errPanicked = errors.New("the loop panicked")
 
 // cycle sweeps until nothing of the kind is due, and says when to look again.
 func (e *Engine) cycle(ctx context.Context, kind ff.SweepKind, interval time.Duration) (next time.Duration, err error) {
 	start := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
-			e.log.Error("background loop panicked; it goes on in 5s", "scanner", kind, "panic", p, "stack", string(debug.Stack()))
-			next, err = panicPause, nil
+			e.log.Error("background loop panicked; it goes on after a pause", "scanner", kind, "pause", panicPause, "panic", p, "stack", string(debug.Stack()))
+			err = errPanicked
 		}
 		set := metric.WithAttributes(attribute.String("scanner", string(kind)))
 		e.cycles.Add(ctx, 1, set)
@@ -181,6 +188,10 @@ func (e *Engine) cycle(ctx context.Context, kind ff.SweepKind, interval time.Dur
 		}
 		if processed+failed > 0 {
 			e.log.Debug("scan cycle complete", "scanner", kind, "processed", processed, "errors", failed, "elapsed", time.Since(start))
+		}
+		if failed > 0 {
+			// What failed is still due: without a pause the loop would spin on it.
+			return interval, nil
 		}
 		return r.Wait(interval), nil
 	}

@@ -9,6 +9,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -39,8 +40,10 @@ type Options struct {
 // Scheduler is a Claims with fair lanes and metrics. The grants pass through.
 type Scheduler struct {
 	ff.Claims
-	order   Order
-	turn    atomic.Uint64
+	order Order
+	// turns count the claims, apart for each claimant (by hash): with one common
+	// count, claimants that take turns could each meet the same lane every time.
+	turns   [256]atomic.Uint64
 	took    metric.Float64Histogram
 	claimed metric.Int64Counter
 }
@@ -72,7 +75,7 @@ func (s *Scheduler) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, erro
 		return ff.ClaimResult{}, err
 	}
 	if s.order == Rotate && len(c.Lanes) > 1 {
-		c.Lanes = rotated(c.Lanes, int(s.turn.Add(1)%uint64(len(c.Lanes))))
+		c.Lanes = rotated(c.Lanes, int(s.turn(&c).Add(1)%uint64(len(c.Lanes))))
 	}
 	start := time.Now()
 	r, err := s.Claims.Claim(ctx, c)
@@ -93,6 +96,21 @@ func (s *Scheduler) GrantNext(ctx context.Context, g ff.GrantNext) (ff.GrantResu
 	}()
 	return s.Claims.GrantNext(ctx, g)
 }
+
+// turn is the count of a claimant with its lanes. Two that share one by chance
+// do no harm: their claims do not keep in step for long.
+func (s *Scheduler) turn(c *ff.Claim) *atomic.Uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for _, l := range c.Lanes {
+		h.WriteString(string(l))
+		h.WriteByte(0)
+	}
+	h.WriteString(string(c.Instance))
+	return &s.turns[h.Sum64()%uint64(len(s.turns))]
+}
+
+var seed = maphash.MakeSeed()
 
 func rotated(lanes []ff.LaneID, by int) []ff.LaneID {
 	return append(append(make([]ff.LaneID, 0, len(lanes)), lanes[by:]...), lanes[:by]...)
