@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 )
 
@@ -40,8 +42,14 @@ const (
 	ClassCooperative Class = "cooperative"
 	// ClassInformational: nothing to do.
 	ClassInformational Class = "informational"
+	// ClassAdvisory: a warning; no code has it.
+	ClassAdvisory Class = "advisory"
 	// ClassBug: must not happen.
 	ClassBug Class = "bug"
+	// ClassExpected: a normal empty state; no lifted code has it.
+	ClassExpected Class = "expected"
+	// ClassSoftError: warn, then go on; no lifted code has it.
+	ClassSoftError Class = "soft_error"
 )
 
 // Error is every error that a command can answer. Compare with errors.Is and
@@ -66,7 +74,11 @@ func NewError(code Code, detail string) *Error { return &Error{Code: code, Detai
 // Errorf makes an error of a code with a formatted detail; %w keeps the cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Code: code, Detail: err.Error(), Err: errors.Unwrap(err)}
+	cause := errors.Unwrap(err)
+	if _, many := err.(interface{ Unwrap() []error }); many { //nolint:errorlint // the type that fmt.Errorf made itself
+		cause = err
+	}
+	return &Error{Code: code, Detail: err.Error(), Err: cause}
 }
 
 // InvalidInput refuses the value of a field.
@@ -93,10 +105,14 @@ func (e *Error) Error() string {
 	if e.Field != "" {
 		text += ": " + e.Field
 	}
-	if e.Detail != "" {
-		return text + ": " + e.Detail
+	detail := e.Detail
+	if detail == "" {
+		detail = e.Meaning()
 	}
-	return text + ": " + catalogue[e.Code].meaning
+	if detail == "" {
+		return text
+	}
+	return text + ": " + detail
 }
 
 // Unwrap is the cause.
@@ -123,6 +139,14 @@ func (e *Error) Class() Class {
 	}
 	return ClassTerminal
 }
+
+// Variant is the sub-kind of the code in CamelCase (spec 02 §6.2); empty for a
+// code that the catalogue lacks.
+func (e *Error) Variant() string { return catalogue[e.Code].variant }
+
+// Entity is what was not found: execution, flow, attempt, budget, quota_policy or
+// stream; empty for an error of another kind.
+func (e *Error) Entity() string { return catalogue[e.Code].entity }
 
 // Meaning is one sentence about the code for people.
 func (e *Error) Meaning() string { return catalogue[e.Code].meaning }
@@ -159,51 +183,51 @@ func IsRetryable(err error) bool {
 	return ok && e.Retryable()
 }
 
-// stateWords are the kinds of State errors that HTTP clients can tell apart;
-// all others are state_conflict (spec 08 §4.3).
-var stateWords = map[Code]string{
-	CodeExecutionNotTerminal:   "execution_not_terminal",
-	CodeMaxReplaysExhausted:    "max_replays_exhausted",
-	CodeReplayNotAllowed:       "replay_not_allowed",
-	CodeNotRunnable:            "not_runnable",
-	CodeTerminal:               "terminal",
-	CodeFlowAlreadyTerminal:    "flow_already_terminal",
-	CodeBudgetExceeded:         "budget_exceeded",
-	CodeBudgetSoftExceeded:     "budget_soft_exceeded",
-	CodeDuplicateSignal:        "already_satisfied",
-	CodeOKAlreadyApplied:       "already_satisfied",
-	CodeAttemptAlreadyTerminal: "already_satisfied",
-	CodeStreamAlreadyClosed:    "already_satisfied",
-	CodeLeaseExpired:           "already_satisfied",
-	CodeLeaseRevoked:           "already_satisfied",
+// words are the kinds by which HTTP clients tell errors of kind State apart, all
+// others being state_conflict, and the one Conflict whose word is not its code
+// (spec 08 §4.3).
+var words = map[Code]string{
+	CodeExecutionNotTerminal:         "execution_not_terminal",
+	CodeMaxReplaysExhausted:          "max_replays_exhausted",
+	CodeReplayNotAllowed:             "replay_not_allowed",
+	CodeNotRunnable:                  "not_runnable",
+	CodeTerminal:                     "terminal",
+	CodeFlowAlreadyTerminal:          "flow_already_terminal",
+	CodeBudgetExceeded:               "budget_exceeded",
+	CodeBudgetSoftExceeded:           "budget_soft_exceeded",
+	CodeDuplicateSignal:              "already_satisfied",
+	CodeOKAlreadyApplied:             "already_satisfied",
+	CodeAttemptAlreadyTerminal:       "already_satisfied",
+	CodeStreamAlreadyClosed:          "already_satisfied",
+	CodeLeaseExpired:                 "already_satisfied",
+	CodeLeaseRevoked:                 "already_satisfied",
+	CodeAlreadyMemberOfDifferentFlow: "execution_already_in_flow",
 }
 
-// HTTPStatus is the status of the answer (spec 08 §4.2).
+// statuses are the HTTP statuses of the kinds; 500 for all others.
+var statuses = map[Kind]int{
+	KindNotFound:          http.StatusNotFound,
+	KindValidation:        http.StatusBadRequest,
+	KindContention:        http.StatusConflict,
+	KindConflict:          http.StatusConflict,
+	KindState:             http.StatusConflict,
+	KindResourceExhausted: http.StatusTooManyRequests,
+	KindUnavailable:       http.StatusServiceUnavailable,
+	KindTransport:         http.StatusServiceUnavailable,
+	KindTimeout:           http.StatusGatewayTimeout,
+}
+
+// HTTPStatus is the status of the answer (spec 08 §4.2). Corruption of stored data
+// is 500, not 400 (spec 08 quirk 5), and faults of the store are 503.
 func (e *Error) HTTPStatus() int {
-	switch e.Kind() {
-	case KindNotFound:
-		return http.StatusNotFound
-	case KindValidation:
-		if e.Code == CodePayloadTooLarge {
-			return http.StatusRequestEntityTooLarge
-		}
-		return http.StatusBadRequest
-	case KindContention:
-		switch e.Code {
-		case CodeRateLimitExceeded, CodeConcurrencyLimitExceeded:
-			return http.StatusTooManyRequests
-		case CodeRetryExhausted:
-			return http.StatusServiceUnavailable
-		}
-		return http.StatusConflict
-	case KindConflict, KindState:
-		return http.StatusConflict
-	case KindResourceExhausted:
+	switch e.Code {
+	case CodeRateLimitExceeded, CodeConcurrencyLimitExceeded:
 		return http.StatusTooManyRequests
-	case KindUnavailable, KindTransport:
-		return http.StatusServiceUnavailable
-	case KindTimeout:
-		return http.StatusGatewayTimeout
+	case CodeRetryExhausted:
+		return http.StatusInternalServerError
+	}
+	if status, ok := statuses[e.Kind()]; ok {
+		return status
 	}
 	return http.StatusInternalServerError
 }
@@ -221,11 +245,14 @@ func (e *Error) HTTPKind() string {
 		}
 		return string(KindContention)
 	case KindState:
-		if word, ok := stateWords[e.Code]; ok {
+		if word, ok := words[e.Code]; ok {
 			return word
 		}
 		return "state_conflict"
 	case KindConflict:
+		if word, ok := words[e.Code]; ok {
+			return word
+		}
 		return string(e.Code)
 	default:
 		return string(kind)
@@ -242,21 +269,25 @@ type PublicError struct {
 	Field     string `json:"field,omitempty"`
 }
 
-// Public is the error as callers from outside see it.
+// Public is the error as callers from outside see it. The text of a fault of the
+// server or its store gives way to the meaning of the code when it may quote a
+// cause (addresses, paths, SQL): the cause is for the log.
 func (e *Error) Public() PublicError {
 	p := PublicError{Error: e.Error(), Kind: e.HTTPKind(), Code: string(e.Code), Field: e.Field}
 	if p.Kind != "" {
-		retryable := e.Retryable()
+		retryable := e.Retryable() && e.Code != CodeRetryExhausted
 		p.Retryable = &retryable
 	}
-	switch e.Kind() {
-	case KindNotFound:
-		p.Error = "not found: " + catalogue[e.Code].entity
-	case KindInternal, KindBug:
-		p.Error = string(e.Code) + ": " + catalogue[e.Code].meaning
+	switch kind := e.Kind(); {
+	case kind == KindNotFound:
+		p.Error = notFoundPrefix + e.Entity()
+	case kind == KindInternal, kind == KindBug, e.Err != nil && e.HTTPStatus() >= http.StatusInternalServerError:
+		p.Error = (&Error{Code: e.Code}).Error()
 	}
 	return p
 }
+
+const notFoundPrefix = "not found: "
 
 // PublicErrorOf is Public for any error. The text of an error that is not ours
 // is hidden: it is for the log.
@@ -273,32 +304,87 @@ func PublicErrorOf(err error) (status int, p PublicError) {
 }
 
 // Restore rebuilds the error from an answer, so that a remote caller can use
-// errors.Is as a local one does.
+// errors.Is as a local one does. An answer without a code (the reference server
+// sends none) is read by its kind and text, and by its status when those say
+// nothing.
 func (p PublicError) Restore(status int) *Error {
 	e := &Error{Code: Code(p.Code), Field: p.Field, Detail: p.Error}
-	if _, known := catalogue[e.Code]; known {
-		prefix := p.Code + ": "
-		if e.Field != "" {
-			prefix += e.Field + ": "
-		}
-		if len(e.Detail) > len(prefix) && e.Detail[:len(prefix)] == prefix {
-			e.Detail = e.Detail[len(prefix):]
-		}
+	if _, known := catalogue[e.Code]; !known {
+		e.Code = p.guess(status)
 		return e
+	}
+	if e.Kind() == KindNotFound && strings.HasPrefix(e.Detail, notFoundPrefix) {
+		e.Detail = ""
+		return e
+	}
+	prefix := p.Code + ": "
+	if e.Field != "" {
+		prefix += e.Field + ": "
+	}
+	e.Detail = strings.TrimPrefix(e.Detail, prefix)
+	return e
+}
+
+// guess is the code of an answer that names none that we know.
+func (p PublicError) guess(status int) Code {
+	if code, ok := p.codeInText(); ok {
+		return code
+	}
+	if _, known := catalogue[Code(p.Kind)]; known {
+		return Code(p.Kind)
 	}
 	switch {
 	case status == http.StatusNotFound:
-		e.Code = CodeExecutionNotFound
+		return CodeExecutionNotFound
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		e.Code = CodeUnauthorized
+		return CodeUnauthorized
+	case status == http.StatusRequestEntityTooLarge:
+		return CodePayloadTooLarge
 	case status == http.StatusTooManyRequests:
-		e.Code = CodeResourceExhausted
+		return CodeResourceExhausted
 	case status == http.StatusGatewayTimeout:
-		e.Code = CodeTimeout
-	case status >= 500:
-		e.Code = CodeUnavailable
-	default:
-		e.Code = CodeInvalidInput
+		return CodeTimeout
+	case status == http.StatusConflict && p.Retryable != nil && *p.Retryable:
+		return CodeRetryExhausted
+	case status == http.StatusInternalServerError && p.Retryable != nil && !*p.Retryable:
+		return CodeInternal
+	case status >= http.StatusInternalServerError:
+		return CodeUnavailable
 	}
-	return e
+	return CodeInvalidInput
+}
+
+// transportText precedes the code word in a refusal that the reference server
+// reports as a transport fault (spec 08 §4.4).
+var transportText = regexp.MustCompile(`^.*transport \([^)]*\): `)
+
+// codeInText finds the code in a text of the reference server: "not found: flow",
+// "<code>: …", "contention: <Variant>" or "…transport (…): <code>: …".
+func (p PublicError) codeInText() (Code, bool) {
+	text := transportText.ReplaceAllString(p.Error, "")
+	word, rest, _ := strings.Cut(text, ":")
+	rest = strings.TrimSpace(rest)
+	if word+": " == notFoundPrefix {
+		return codeWhere(func(c entry) bool { return c.kind == KindNotFound && c.entity == rest })
+	}
+	if _, known := catalogue[Code(word)]; known {
+		return Code(word), true
+	}
+	if p.Kind == "" || word != p.Kind {
+		return "", false
+	}
+	variant := strings.TrimRight(strings.SplitN(rest, " ", 2)[0], "{(")
+	return codeWhere(func(c entry) bool {
+		return (c.kind == KindContention || c.kind == KindState) && c.variant == variant
+	})
+}
+
+// codeWhere is the code whose row matches; at most one does.
+func codeWhere(match func(entry) bool) (Code, bool) {
+	for code, row := range catalogue {
+		if match(row) {
+			return code, true
+		}
+	}
+	return "", false
 }
