@@ -187,7 +187,7 @@ func (t *tx) lease(rec *record, who ff.Claimant, ttl time.Duration, rule claimRu
 	if err != nil {
 		return ff.Claimed{}, err
 	}
-	c.Execution = rec.export()
+	c.Execution = rec.x
 	c.Payload, err = readBlob(t.c, selectPayload, rec.seq)
 	return c, err
 }

@@ -69,7 +69,7 @@ type submission struct {
 	policy string
 }
 
-// prepare checks a command and copies what the caller may change later.
+// prepare checks a command.
 func (s *Store) prepare(c *ff.CreateExecution) (submission, error) {
 	if err := c.Validate(); err != nil {
 		return submission{}, err
@@ -84,22 +84,18 @@ func (s *Store) prepare(c *ff.CreateExecution) (submission, error) {
 		return submission{}, ff.InvalidInput("execution_id", "partition %d does not exist: this store has partitions 0 to %d (got %q)", c.ID.Partition(), s.partitions.Flow-1, c.ID.String())
 	}
 	p.c.DelayUntil, p.c.Deadline = round(c.DelayUntil), round(c.Deadline)
-	p.c.Tags = ff.CloneTags(c.Tags)
 	if c.Policy != nil {
 		b, err := json.Marshal(c.Policy)
-		if err == nil {
-			p.policy = string(b)
-			p.c.Policy, err = parsePolicy(p.policy)
-		}
 		if err != nil {
 			return submission{}, ff.NewError(ff.CodeInvalidPolicyJSON, err.Error())
 		}
+		p.policy = string(b)
 	}
 	return p, nil
 }
 
 func (t *tx) create(p *submission) (ff.CreateExecutionResult, error) {
-	known, err := t.find(p.id)
+	known, err := t.s.selectRecord(t.c, p.id)
 	if err != nil {
 		return ff.CreateExecutionResult{}, err
 	}
@@ -150,7 +146,6 @@ func (t *tx) insert(p *submission) (*record, error) {
 	if rec.seq, err = t.seqs.take(t); err != nil {
 		return nil, err
 	}
-	t.touched = append(t.touched, rec)
 	rec.derived = derive(&rec.x, t.s.retention)
 	t.args = insertValues(t.args[:0], rec)
 	if err := t.exec(insertExecution, t.args...); err != nil {
@@ -167,7 +162,6 @@ func (t *tx) insert(p *submission) (*record, error) {
 			return nil, err
 		}
 	}
-	t.cache.put(rec)
 	t.note(rec, &derived{}, "")
 	return rec, nil
 }
@@ -195,23 +189,11 @@ func dedupWindow(c *ff.CreateExecution) time.Duration {
 
 // Execution reads the record.
 func (s *Store) Execution(ctx context.Context, id ff.ExecutionID) (ff.Execution, error) {
-	rec, err := s.record(ctx, id)
+	rec, err := read(ctx, s, func(c Conn) (*record, error) { return s.existing(c, id) })
 	if err != nil {
 		return ff.Execution{}, err
 	}
 	return rec.x, nil
-}
-
-func (s *Store) record(ctx context.Context, id ff.ExecutionID) (*record, error) {
-	return read(ctx, s, func(c Conn) (*record, error) { return s.existing(c, id) })
-}
-
-func (s *Store) existing(c Conn, id ff.ExecutionID) (*record, error) {
-	rec, err := s.selectRecord(c, id)
-	if err == nil && rec == nil {
-		err = notFound(id)
-	}
-	return rec, err
 }
 
 // ExecutionPayload reads the input.
@@ -353,7 +335,7 @@ func (s *Store) SetExecutionTags(ctx context.Context, c ff.SetExecutionTags) (ff
 		if err != nil {
 			return ff.SetExecutionTagsResult{}, err
 		}
-		return ff.SetExecutionTagsResult{Tags: ff.CloneTags(rec.x.Tags)}, nil
+		return ff.SetExecutionTagsResult{Tags: rec.x.Tags}, nil
 	})
 }
 
@@ -370,7 +352,6 @@ func (t *tx) purge(rec *record) error {
 		}
 	}
 	t.deltas[rec.count(rec.public)]--
-	t.cache.drop(rec)
 	return nil
 }
 

@@ -49,17 +49,6 @@ func (s *Store) Overwrite(ctx context.Context, id ff.ExecutionID, with ff.Execut
 	return err
 }
 
-// Cached reads a record through the writer's memory.
-func (s *Store) Cached(ctx context.Context, id ff.ExecutionID) (ff.Execution, error) {
-	return write(ctx, s, func(t *tx) (ff.Execution, error) {
-		rec, err := t.load(id)
-		if err != nil {
-			return ff.Execution{}, err
-		}
-		return rec.export(), nil
-	})
-}
-
 // Hold keeps the writer busy until release is called.
 func (s *Store) Hold() (release func()) {
 	held, free := make(chan struct{}), make(chan struct{})

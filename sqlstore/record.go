@@ -18,8 +18,7 @@ type record struct {
 	// The interned names of the namespace, the lane, the kind and the set of
 	// required capabilities.
 	namespace, lane, kind, caps int64
-	// policy is the stored text of x.Policy. The pointer in x belongs to the
-	// record; callers get their own copy.
+	// policy is the stored text of x.Policy.
 	policy string
 	// key is the idempotency key, kept so that the purge finds its entry.
 	key string
@@ -454,19 +453,4 @@ func parsePolicy(stored string) (*ff.ExecutionPolicy, error) {
 	}
 	p := new(ff.ExecutionPolicy)
 	return p, json.Unmarshal([]byte(stored), p)
-}
-
-// export gives a caller its own copy of the record.
-func (rec *record) export() ff.Execution {
-	x := rec.x
-	x.Tags = ff.CloneTags(x.Tags)
-	if x.Policy != nil {
-		// The text was parsed when the record was read.
-		x.Policy, _ = parsePolicy(rec.policy)
-	}
-	if p := x.Progress.Percent; p != nil {
-		n := *p
-		x.Progress.Percent = &n
-	}
-	return x
 }

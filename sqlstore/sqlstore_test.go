@@ -201,17 +201,13 @@ func TestARecordReadsAsItWasSaved(t *testing.T) {
 			want.Creator, want.PayloadEncoding, want.CreatedAt = "me", "json", before.CreatedAt
 			want.Policy, want.Required = policy, caps
 			got, err := s.Execution(ctx, created.ID)
-			cached, err2 := s.Cached(ctx, created.ID)
-			if err := errors.Join(err, err2); err != nil {
+			if err != nil {
 				rt.Fatal(err)
 			}
 			opts := cmp.Options{cmpopts.EquateEmpty(), cmp.Comparer(func(a, b ff.ExecutionID) bool { return a == b }),
 				cmp.Comparer(func(a, b ff.CapabilitySet) bool { return a == b })}
 			if d := cmp.Diff(want, got, opts); d != "" {
 				rt.Fatalf("read (-saved +read):\n%s", d)
-			}
-			if d := cmp.Diff(want, cached, opts); d != "" {
-				rt.Fatalf("cached (-saved +cached):\n%s", d)
 			}
 		}
 	})
@@ -551,4 +547,177 @@ func TestNamesLeasesAndWorkSurviveAReopening(t *testing.T) {
 		t.Errorf("claimed %s, want %s", got.Execution.ID, second)
 	}
 	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: held.Ref()}))
+}
+
+func TestAnIdempotencyKeyNamesTheFirstExecutionForItsWindow(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now})
+	submit := func(namespace ff.Namespace, lane ff.LaneID) ff.CreateExecutionResult {
+		return must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{
+			Namespace: namespace, Lane: lane, Kind: "k", IdempotencyKey: "key"}))
+	}
+	first := submit("", "main")
+	if r := submit("", "main"); !r.Duplicate || r.ID != first.ID || r.State != ff.StateWaiting {
+		t.Errorf("repeated: %+v, want a duplicate of %s", r, first.ID)
+	}
+	if r := submit("other", "main"); r.Duplicate {
+		t.Errorf("another namespace: %+v", r)
+	}
+	// `hot` lives on another partition than `main`.
+	if r := submit("", "hot"); r.Duplicate {
+		t.Errorf("another partition: %+v", r)
+	}
+	c.add(ff.IdempotencyWindow)
+	if r := submit("", "main"); r.Duplicate {
+		t.Errorf("after the window: %+v", r)
+	}
+}
+
+func TestABatchIsStoredWholeOrNotAtAll(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	id := ff.MakeExecutionID(999, ff.NewExecutionID("main", ff.DefaultPartitionConfig).UUID())
+	_, err := s.CreateExecutions(ctx, ff.CreateExecutions{Executions: []ff.CreateExecution{
+		{Lane: "main", Kind: "k"}, {ID: id, Lane: "main", Kind: "k"}}})
+	if e, ok := ff.AsError(err); !ok || e.Code != ff.CodeInvalidInput || e.Field != "executions[1].execution_id" {
+		t.Errorf("got %v", err)
+	}
+	same := ff.NewExecutionID("main", ff.DefaultPartitionConfig)
+	r := must[ff.CreateExecutionsResult](t)(s.CreateExecutions(ctx, ff.CreateExecutions{Executions: []ff.CreateExecution{
+		{ID: same, Lane: "main", Kind: "k"}, {ID: same, Lane: "main", Kind: "k"}}}))
+	if r.Results[0].Duplicate || !r.Results[1].Duplicate {
+		t.Errorf("results %+v", r.Results)
+	}
+	if list := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{})); len(list.Executions) != 1 {
+		t.Errorf("%d executions, want 1", len(list.Executions))
+	}
+}
+
+func TestAnotherRetentionAfterReopeningCounts(t *testing.T) {
+	path, c := filepath.Join(t.TempDir(), "f.db"), newClock()
+	s := open(t, path, sqlite.Options{Clock: c.Now, Retention: time.Hour})
+	x := submit(t, s, "main", "k")
+	must[ff.CancelExecutionResult](t)(s.CancelExecution(ctx, ff.CancelExecution{ID: x}))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, sqlite.Options{Clock: c.Now, Retention: 3 * time.Hour})
+	end := c.Now().Add(3 * time.Hour)
+	c.add(2 * time.Hour)
+	if r := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention})); r.Processed != 0 || r.More || !r.Next.Equal(end) {
+		t.Errorf("swept %+v, want nothing before %s", r, end)
+	}
+}
+
+func TestReadEventsWaitsForTheNext(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	submit(t, s, "main", "k")
+	x := claim(t, s, "main")
+	first := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{}))
+	if len(first.Events) != 1 || first.Next != first.Events[0].Cursor {
+		t.Fatalf("read %+v", first)
+	}
+	got := make(chan ff.ReadEventsResult)
+	go func() {
+		r, err := s.ReadEvents(ctx, ff.ReadEvents{After: first.Next, Family: ff.FamilyCompletion, Wait: time.Minute})
+		if err != nil {
+			t.Error(err)
+		}
+		got <- r
+	}()
+	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: x.Ref()}))
+	if r := <-got; len(r.Events) != 1 || r.Events[0].Outcome != ff.OutcomeSuccess || r.Events[0].ID != x.Execution.ID {
+		t.Errorf("read %+v", r)
+	}
+	if r := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{ID: x.Execution.ID, Limit: 1})); len(r.Events) != 1 {
+		t.Errorf("of one execution: %+v", r)
+	}
+	if _, err := s.ReadEvents(ctx, ff.ReadEvents{After: "elsewhere"}); ff.CodeOf(err) != ff.CodeInvalidInput {
+		t.Errorf("a foreign cursor got %v", err)
+	}
+}
+
+func TestEventsOlderThanTheRetentionAreTrimmedAndIdsNeverComeBack(t *testing.T) {
+	path, c := filepath.Join(t.TempDir(), "f.db"), newClock()
+	s := open(t, path, sqlite.Options{Clock: c.Now, Retention: time.Hour})
+	submit(t, s, "main", "k")
+	claim(t, s, "main")
+	last := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{})).Next
+	c.add(time.Hour)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
+	if r := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{})); len(r.Events) != 0 {
+		t.Errorf("events left: %+v", r.Events)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, sqlite.Options{Clock: c.Now, Retention: time.Hour})
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepLeaseExpiry}))
+	if r := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{After: last})); len(r.Events) != 1 {
+		t.Errorf("after the old cursor: %+v, want the expiry", r)
+	}
+}
+
+func TestLiveWorkersAreListedWithTheirLeases(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now})
+	register := func(worker ff.WorkerID, instance ff.WorkerInstanceID, exclusive bool) error {
+		_, err := s.RegisterWorker(ctx, ff.RegisterWorker{Claimant: ff.Claimant{Worker: worker, Instance: instance},
+			Lanes: []ff.LaneID{"main"}, LivenessTTL: time.Minute, Exclusive: exclusive})
+		return err
+	}
+	for i := range 5 {
+		if err := register("w", ff.WorkerInstanceID(fmt.Sprintf("i%d", i)), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := register("w", "i1", true); ff.CodeOf(err) != ff.CodeDuplicateWorkerInstance {
+		t.Errorf("an exclusive registration got %v", err)
+	}
+	if err := register("v", "i1", false); ff.CodeOf(err) != ff.CodeInvalidInput {
+		t.Errorf("another worker got %v", err)
+	}
+	submit(t, s, "main", "k")
+	claim(t, s, "main")
+	var names []string
+	q := ff.ListWorkers{AllNamespaces: true, Limit: 2}
+	for {
+		r := must[ff.ListWorkersResult](t)(s.ListWorkers(ctx, q))
+		for _, w := range r.Workers {
+			names = append(names, fmt.Sprintf("%s:%d", w.Instance, w.Leases))
+		}
+		if q.Cursor = r.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if want := []string{"i0:0", "i1:1", "i2:0", "i3:0", "i4:0"}; !slices.Equal(names, want) {
+		t.Errorf("workers %v, want %v", names, want)
+	}
+	c.add(time.Minute)
+	if r := must[ff.ListWorkersResult](t)(s.ListWorkers(ctx, ff.ListWorkers{})); len(r.Workers) != 0 {
+		t.Errorf("lapsed workers are listed: %+v", r.Workers)
+	}
+	if r := must[ff.HeartbeatWorkerResult](t)(s.HeartbeatWorker(ctx, ff.HeartbeatWorker{Instance: "i1"})); r.Registered {
+		t.Error("a lapsed registration had a heartbeat")
+	}
+}
+
+func TestGrantsAreKeptForTheGrantee(t *testing.T) {
+	c := newClock()
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now})
+	id := submit(t, s, "main", "k")
+	who := ff.Claimant{Worker: "w", Instance: "i1"}
+	g := must[ff.GrantResult](t)(s.GrantNext(ctx, ff.GrantNext{Claimant: who, Lane: "main", TTL: time.Second}))
+	if g.ID != id {
+		t.Fatalf("granted %+v", g)
+	}
+	if r := must[ff.ClaimResult](t)(s.Claim(ctx, claimOf("i2", "main"))); len(r.Claimed) != 0 {
+		t.Errorf("a granted execution was claimed: %+v", r)
+	}
+	c.add(2 * time.Second)
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepDelayed}))
+	g = must[ff.GrantResult](t)(s.GrantNext(ctx, ff.GrantNext{Claimant: who, Lane: "main", TTL: time.Second}))
+	r := must[ff.ClaimGrantedResult](t)(s.ClaimGranted(ctx, ff.ClaimGranted{Claimant: who, ID: g.ID}))
+	if r.Claimed.Execution.ID != id || r.Claimed.Execution.LeaseEpoch != 1 {
+		t.Errorf("claimed %+v", r)
+	}
 }

@@ -17,7 +17,6 @@ type tx struct {
 	now   time.Time
 	begun bool
 
-	cache   cache
 	ready   ready
 	seqs    sequence
 	events  sequence
@@ -28,7 +27,6 @@ type tx struct {
 	oldDerived derived
 
 	// What the transaction did, published after its commit.
-	touched  []*record
 	deltas   map[countKey]int64
 	leases   map[ff.WorkerInstanceID]int
 	woken    map[laneCaps]int
@@ -41,7 +39,7 @@ type laneCaps struct{ lane, caps int64 }
 
 func (t *tx) init(s *Store, c Conn) error {
 	*t = tx{
-		s: s, updates: map[mask]*Statement{}, ready: ready{}, cache: newCache(cacheSize),
+		s: s, updates: map[mask]*Statement{}, ready: ready{},
 		seqs: sequence{name: "execution"}, events: sequence{name: "event"},
 		deltas: map[countKey]int64{}, leases: map[ff.WorkerInstanceID]int{}, woken: map[laneCaps]int{}, dues: map[int64]int64{},
 	}
@@ -60,9 +58,8 @@ func (t *tx) start(c Conn) {
 }
 
 func (t *tx) reset() {
-	clear(t.touched)
 	clear(t.interned)
-	t.touched, t.interned, t.happened = t.touched[:0], t.interned[:0], false
+	t.interned, t.happened = t.interned[:0], false
 	clear(t.deltas)
 	clear(t.leases)
 	clear(t.woken)
@@ -111,10 +108,6 @@ func (t *tx) rollback() {
 		}
 		t.begun = false
 	}
-	// Records in memory hold what was rolled back: read them again when needed.
-	for _, rec := range t.touched {
-		t.cache.drop(rec)
-	}
 	for _, undo := range t.interned {
 		undo()
 	}
@@ -152,39 +145,20 @@ func (t *tx) publish() {
 	}
 }
 
-// load finds an execution. Errors: execution_not_found.
-func (t *tx) load(id ff.ExecutionID) (*record, error) {
-	rec, err := t.find(id)
-	if err == nil && rec == nil {
-		err = notFound(id)
-	}
-	return rec, err
-}
+// load reads an execution. Records are not kept between commands: a cache of
+// them saved allocations but no measurable time. Errors: execution_not_found.
+func (t *tx) load(id ff.ExecutionID) (*record, error) { return t.s.existing(t.c, id) }
 
-func notFound(id ff.ExecutionID) error {
-	return ff.Errorf(ff.CodeExecutionNotFound, "there is no execution %s", id)
-}
-
-// find is load for an execution that may be missing: nil then.
-func (t *tx) find(id ff.ExecutionID) (*record, error) {
-	if rec := t.cache.byID(id); rec != nil {
-		return rec, nil
-	}
-	rec, err := t.s.selectRecord(t.c, id)
-	if rec != nil {
-		t.cache.put(rec)
-	}
-	return rec, err
-}
-
-// bySeq finds an execution by its key; nil when it is gone.
+// bySeq reads an execution by its key; nil when it is gone.
 func (t *tx) bySeq(seq int64) (*record, error) {
-	if rec := t.cache.bySeq(seq); rec != nil {
-		return rec, nil
-	}
-	rec, err := t.s.oneRecord(t.c, selectBySeq, integer(seq))
-	if rec != nil {
-		t.cache.put(rec)
+	return t.s.oneRecord(t.c, selectBySeq, integer(seq))
+}
+
+// existing reads an execution. Errors: execution_not_found.
+func (s *Store) existing(c Conn, id ff.ExecutionID) (*record, error) {
+	rec, err := s.selectRecord(c, id)
+	if err == nil && rec == nil {
+		err = ff.Errorf(ff.CodeExecutionNotFound, "there is no execution %s", id)
 	}
 	return rec, err
 }
@@ -212,7 +186,6 @@ func (s *Store) oneRecord(c Conn, q *Statement, args ...Value) (rec *record, err
 // rule's, or one of the database.
 func (t *tx) apply(rec *record, rule func(x *ff.Execution) (lifecycle.Effects, error)) error {
 	t.old, t.oldDerived = rec.x, rec.derived
-	t.touched = append(t.touched, rec)
 	fx, refused := rule(&rec.x)
 	if refused != nil && len(fx.Events) == 0 {
 		rec.x = t.old
@@ -357,69 +330,6 @@ func (q *sequence) take(t *tx) (int64, error) {
 
 func (q *sequence) committed()  { q.safe = q.limit }
 func (q *sequence) rolledBack() { q.limit = q.safe }
-
-// cacheSize bounds the records that the writer keeps in memory, about 2 KB each.
-const cacheSize = 16384
-
-// cache holds records by key in two generations: what was not used for a whole
-// generation is forgotten. Records in it are as stored, or belong to the
-// transaction in progress.
-type cache struct {
-	size       int
-	young, old map[int64]*record
-	ids        map[recordID]int64
-}
-
-type recordID struct {
-	uuid      [16]byte
-	partition uint16
-}
-
-func idOf(id ff.ExecutionID) recordID { return recordID{id.UUID(), id.Partition()} }
-
-func newCache(size int) cache {
-	return cache{size: size, young: map[int64]*record{}, ids: map[recordID]int64{}}
-}
-
-func (c *cache) byID(id ff.ExecutionID) *record {
-	seq, ok := c.ids[idOf(id)]
-	if !ok {
-		return nil
-	}
-	if rec := c.bySeq(seq); rec != nil && rec.x.ID == id {
-		return rec
-	}
-	return nil
-}
-
-func (c *cache) bySeq(seq int64) *record {
-	if rec, ok := c.young[seq]; ok {
-		return rec
-	}
-	rec, ok := c.old[seq]
-	if ok {
-		delete(c.old, seq)
-		c.put(rec)
-	}
-	return rec
-}
-
-func (c *cache) put(rec *record) {
-	if len(c.young) >= c.size/2 {
-		for _, gone := range c.old {
-			delete(c.ids, idOf(gone.x.ID))
-		}
-		c.old, c.young = c.young, make(map[int64]*record, c.size/2)
-	}
-	c.young[rec.seq] = rec
-	c.ids[idOf(rec.x.ID)] = rec.seq
-}
-
-func (c *cache) drop(rec *record) {
-	delete(c.young, rec.seq)
-	delete(c.old, rec.seq)
-	delete(c.ids, idOf(rec.x.ID))
-}
 
 // errMissing reports a row that another row refers to.
 func errMissing(what string, seq int64) error {
