@@ -441,7 +441,8 @@ func (s *Store) readRecord(r Row) (*record, error) {
 	}
 	var err error
 	if x.Policy, err = parsePolicy(rec.policy); err != nil {
-		return nil, fmt.Errorf("the stored policy of execution %s: %w", x.ID, err)
+		// Not an error of ours: the row is damaged, and its transaction is broken.
+		return nil, fmt.Errorf("the stored policy of execution %s: %v", x.ID, err)
 	}
 	rec.derived = derive(x, s.retention)
 	return rec, nil

@@ -157,37 +157,46 @@ var (
 union all select 1 from workers where expires_at <= $1
 union all select 1 from (select at from events where id > 0 order by id limit 1) as first where first.at <= $2
 limit 1`)
-	deleteStaleKeys    = statement("delete from idempotency where expires_at <= $1")
-	deleteStaleWorkers = statement("delete from workers where expires_at <= $1")
-	selectOldEvents    = statement("select id, at from events where id > $1 order by id limit $2")
-	deleteEvents       = statement("delete from events where id > 0 and id <= $1")
+	deleteStaleKeys = statement(`delete from idempotency where (namespace, partition, key) in
+(select namespace, partition, key from idempotency where expires_at <= $1 order by expires_at limit $2)`)
+	deleteStaleWorkers = statement(`delete from workers where (namespace, instance) in
+(select namespace, instance from workers where expires_at <= $1 order by expires_at limit $2)`)
+	selectOldEvents = statement("select id, at from events where id > $1 order by id limit $2")
+	deleteEvents    = statement("delete from events where id > 0 and id <= $1")
 )
+
+// trimBatch bounds the rows of one kind that one command trims.
+const trimBatch = 5000
 
 // trim deletes what is kept for a time only: idempotency keys, registrations of
 // workers and old events.
 func (s *Store) trim(ctx context.Context) error {
-	now := s.now()
-	before := instant(now.Add(-s.retention))
-	stale, err := read(ctx, s, func(c Conn) (stale bool, err error) {
-		err = c.Query(selectStale, []Value{instant(now), before}, func(Row) error {
-			stale = true
-			return nil
+	now := instant(s.now())
+	before := instant(s.now().Add(-s.retention))
+	for {
+		stale, err := read(ctx, s, func(c Conn) (stale bool, err error) {
+			err = c.Query(selectStale, []Value{now, before}, func(Row) error {
+				stale = true
+				return nil
+			})
+			return stale, err
 		})
-		return stale, err
-	})
-	if err != nil || !stale {
-		return err
+		if err != nil || !stale {
+			return err
+		}
+		_, err = write(ctx, s, func(t *tx) (struct{}, error) {
+			if err := t.exec(deleteStaleKeys, now, integer(trimBatch)); err != nil {
+				return struct{}{}, err
+			}
+			if err := t.exec(deleteStaleWorkers, now, integer(trimBatch)); err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, t.trimEvents(before.N)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	_, err = write(ctx, s, func(t *tx) (struct{}, error) {
-		if err := t.exec(deleteStaleKeys, instant(now)); err != nil {
-			return struct{}{}, err
-		}
-		if err := t.exec(deleteStaleWorkers, instant(now)); err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, t.trimEvents(before.N)
-	})
-	return err
 }
 
 // trimEvents deletes the first events of the log, as many as are older than an
@@ -195,7 +204,7 @@ func (s *Store) trim(ctx context.Context) error {
 func (t *tx) trimEvents(before int64) error {
 	var last int64
 	old := true
-	err := t.query(selectOldEvents, []Value{integer(0), integer(10 * defaultSweepLimit)}, func(r Row) error {
+	err := t.query(selectOldEvents, []Value{integer(0), integer(trimBatch)}, func(r Row) error {
 		if old = old && r.Int(1) <= before; old {
 			last = r.Int(0)
 		}

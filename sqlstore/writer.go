@@ -215,8 +215,8 @@ func (w *writer) oneByOne(conn Conn) {
 
 func (w *writer) answer(batch []command, err error) {
 	if err != nil {
-		err = w.s.driver.Error(err)
 		w.s.log.Error("a transaction failed", "commands", len(batch), "error", err)
+		err = w.s.driver.Error(err)
 	}
 	for _, c := range batch {
 		c.answer(err)

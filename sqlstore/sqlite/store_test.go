@@ -2,13 +2,9 @@ package sqlite_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
@@ -78,53 +74,4 @@ func TestAnExecutionIsCreatedClaimedAndCompleted(t *testing.T) {
 			t.Fatalf("repeated %v, %v", again, err)
 		}
 	}
-}
-
-func BenchmarkLifecycle(b *testing.B) {
-	for _, sync := range []sqlite.Synchronous{sqlite.Full, sqlite.Off} {
-		b.Run(string(sync), func(b *testing.B) { benchmarkLifecycle(b, sync) })
-	}
-}
-
-func parallel(n int, fn func(worker int)) {
-	var wg sync.WaitGroup
-	for w := range n {
-		wg.Go(func() { fn(w) })
-	}
-	wg.Wait()
-}
-
-func benchmarkLifecycle(b *testing.B, sync sqlite.Synchronous) {
-	s := open(b, filepath.Join(b.TempDir(), "f.db"), sqlite.Options{Synchronous: sync})
-	ctx, payload := context.Background(), make([]byte, 4096)
-	var left, done atomic.Int64
-	left.Store(int64(b.N))
-	b.ReportAllocs()
-	b.ResetTimer()
-	start := time.Now()
-	parallel(16, func(int) {
-		for left.Add(-1) >= 0 {
-			if _, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: payload}); err != nil {
-				b.Error(err)
-			}
-		}
-	})
-	submitted := time.Since(start)
-	parallel(16, func(w int) {
-		who := claimant(fmt.Sprintf("i%d", w))
-		for done.Load() < int64(b.N) {
-			r, err := s.Claim(ctx, ff.Claim{Claimant: who, Lanes: []ff.LaneID{"main"}})
-			if err != nil {
-				b.Error(err)
-			}
-			for _, c := range r.Claimed {
-				if _, err := s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: c.Ref()}); err != nil {
-					b.Error(err)
-				}
-				done.Add(1)
-			}
-		}
-	})
-	b.ReportMetric(float64(b.N)/submitted.Seconds(), "submits/s")
-	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "lifecycles/s")
 }
