@@ -229,13 +229,13 @@ func (t *tx) grantOne(seq int64, c *ff.GrantNext) (r ff.GrantResult, granted boo
 	err = t.apply(rec, func(x *ff.Execution) (lifecycle.Effects, error) {
 		return lifecycle.Effects{}, lifecycle.GrantClaim(x, &args, t.now)
 	})
-	switch {
-	case isBroken(err):
+	if isBroken(err) {
 		return r, false, err
-	case err != nil:
-		return r, false, nil
 	}
-	return ff.GrantResult{ID: rec.x.ID, Lane: rec.x.Lane, ExpiresAt: rec.x.Grant.ExpiresAt}, true, nil
+	if granted = err == nil; granted {
+		r = ff.GrantResult{ID: rec.x.ID, Lane: rec.x.Lane, ExpiresAt: rec.x.Grant.ExpiresAt}
+	}
+	return r, granted, nil
 }
 
 // GrantReclaim reserves an execution whose lease was lost.

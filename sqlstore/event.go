@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -112,7 +113,7 @@ func (s *Store) eventPage(ctx context.Context, c *ff.ReadEvents, after int64) (p
 		}
 		for more := true; more && len(page) < limit; {
 			n := 0
-			args := append(first[:len(first):len(first)], integer(last), integer(int64(limit)))
+			args := slices.Concat(first, []Value{integer(last), integer(int64(limit))})
 			err := conn.Query(query, args, func(r Row) error {
 				n++
 				if len(page) == limit {

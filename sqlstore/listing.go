@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"slices"
 	"strconv"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -142,7 +143,7 @@ type listRange struct {
 }
 
 func (l *listRange) next(c Conn, after int64, limit int) (seqs []int64, err error) {
-	args := append(l.key[:len(l.key):len(l.key)], integer(after), integer(int64(limit)))
+	args := slices.Concat(l.key, []Value{integer(after), integer(int64(limit))})
 	err = c.Query(l.query, args, func(r Row) error {
 		seqs = append(seqs, r.Int(0))
 		return nil

@@ -276,5 +276,5 @@ func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) {
 }
 
 func errRefused(rec *record, err error) error {
-	return fmt.Errorf("execution %s is in the index of claimable ones but cannot be claimed: %v", rec.x.ID, err)
+	return fmt.Errorf("execution %s is in the index of claimable ones but cannot be claimed: %s", rec.x.ID, err.Error())
 }

@@ -33,7 +33,7 @@ func (c *conn) close() error {
 	for _, s := range c.prepared {
 		_ = s.Finalize()
 	}
-	return c.Conn.Close()
+	return c.Close()
 }
 
 // text runs a statement once and gives the first column of its first row.

@@ -29,7 +29,7 @@ func TestErrorsOfSQLiteHaveOurCodes(t *testing.T) {
 		}
 	}
 	for _, err := range []error{nil, context.Canceled, ff.NewError(ff.CodeStaleLease, "")} {
-		if got := mapError(err); got != err {
+		if got := mapError(err); !errors.Is(got, err) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}
