@@ -473,3 +473,10 @@ type Now struct {
 type Status struct {
 	Status string `json:"status"`
 }
+
+// Headers of GET /v1/executions/{id}/payload; their values are percent-encoded.
+const (
+	HeaderKind     = "X-Flowfabric-Kind"
+	HeaderEncoding = "X-Flowfabric-Encoding"
+	HeaderTags     = "X-Flowfabric-Tags"
+)

@@ -1,0 +1,67 @@
+package server
+
+import (
+	"bytes"
+	"html/template"
+	"net/http"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// page shows the store to a person with a browser: the lanes with their counts
+// and the newest executions.
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	info, err := s.store.Info(r.Context())
+	var lanes []ff.LaneStatus
+	if err == nil {
+		lanes, err = s.store.Lanes(r.Context())
+	}
+	var newest ff.ListExecutionsResult
+	if err == nil {
+		newest, err = s.store.ListExecutions(r.Context(), ff.ListExecutions{Limit: 25})
+	}
+	var out bytes.Buffer
+	if err == nil {
+		err = pageTemplate.Execute(&out, map[string]any{"Info": info, "Lanes": lanes, "States": ff.PublicStates, "Newest": newest.Executions, "Version": ff.Version})
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	_, _ = w.Write(out.Bytes())
+}
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"at":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"count": func(l ff.LaneStatus, st ff.PublicState) int { return l.Counts[st] },
+	"state": func(x ff.Execution) ff.PublicState { return x.PublicState() },
+}).Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>FlowFabric</title>
+<style>
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
+body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+div { overflow-x: auto } table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; white-space: nowrap }
+td.n, th.n { text-align: right } code { font-size: .85em } .quiet { opacity: .65 }
+</style></head><body>
+<h1>FlowFabric</h1>
+<p class="quiet">{{.Info.Store}} {{.Info.Version}} · {{.Info.Location}} · {{.Info.Durability}} · version {{.Version}} · <a href="/openapi.json">API</a></p>
+<h2>Lanes</h2>
+{{if .Lanes}}<div><table><tr><th>lane</th>{{range .States}}<th class="n">{{.}}</th>{{end}}</tr>
+{{range $lane := .Lanes}}<tr><td>{{.Lane}}</td>{{range $.States}}<td class="n">{{count $lane .}}</td>{{end}}</tr>{{end}}</table></div>
+{{else}}<p>Nothing has been submitted yet. Try: <code>flowfabric submit hello --payload '"world"'</code></p>{{end}}
+<h2>Newest executions</h2>
+{{if .Newest}}<div><table><tr><th>created</th><th>state</th><th>kind</th><th>lane</th><th class="n">attempts</th><th>id</th><th>detail</th></tr>
+{{range .Newest}}<tr><td>{{at .CreatedAt}}</td><td>{{state .}}</td><td>{{.Kind}}</td><td>{{.Lane}}</td><td class="n">{{.TotalAttempts}}</td><td><code>{{.ID}}</code></td><td>{{.BlockingDetail}}{{.FailureReason}}</td></tr>{{end}}</table></div>
+{{else}}<p class="quiet">None.</p>{{end}}
+</body></html>
+`))

@@ -1,0 +1,163 @@
+// Package server is the HTTP API over any store: the endpoints of the reference
+// (spec 08) with the same paths, bodies and statuses, and beside them endpoints
+// for people and for workers on other machines. /openapi.json describes all.
+//
+// It is safe by default. Without a token it listens on loopback addresses only,
+// answers only requests that name such a host, and refuses changes that a page of
+// another origin asks a browser for.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/scheduler"
+)
+
+// DefaultListen is where the server listens when nothing else is configured.
+const DefaultListen = "127.0.0.1:9090"
+
+// Options of a server; the zero value is good for one machine.
+type Options struct {
+	// Listen is the address of ListenAndServe.
+	Listen string
+	// Token, when not empty, is required of every request except for health and
+	// metrics, as `Authorization: Bearer …`.
+	Token string
+	// AllowOpen permits listening beyond loopback without a token.
+	AllowOpen bool
+	// CORSOrigins are the origins whose pages may call the API; "*" is any.
+	CORSOrigins []string
+	// ShutdownTimeout bounds the graceful end. The default is 15 s.
+	ShutdownTimeout time.Duration
+	Logger          *slog.Logger
+	Meter           metric.Meter
+	// Metrics, when not nil, is served at /metrics.
+	Metrics http.Handler
+}
+
+// Server serves one store.
+type Server struct {
+	store   ff.Backend
+	claims  ff.Claims
+	opts    Options
+	log     *slog.Logger
+	handler http.Handler
+	// stopping ends long polls when the server stops.
+	stopping context.Context
+	stop     context.CancelFunc
+
+	requests  metric.Int64Counter
+	durations metric.Float64Histogram
+}
+
+// New makes a server. Errors: invalid_input naming the option.
+func New(store ff.Backend, o Options) (*Server, error) {
+	if o.Listen == "" {
+		o.Listen = DefaultListen
+	}
+	if o.ShutdownTimeout == 0 {
+		o.ShutdownTimeout = 15 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Meter == nil {
+		o.Meter = noop.Meter{}
+	}
+	claims, err := scheduler.New(store, scheduler.Options{Meter: o.Meter})
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{store: store, claims: claims, opts: o, log: o.Logger}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	if err := s.instruments(); err != nil {
+		return nil, err
+	}
+	s.handler, err = s.stack()
+	return s, err
+}
+
+func (s *Server) instruments() (err error) {
+	s.requests, err = s.opts.Meter.Int64Counter("ff_http_requests_total", metric.WithDescription("Requests answered"))
+	if err == nil {
+		s.durations, err = s.opts.Meter.Float64Histogram("ff_http_request_duration_seconds", metric.WithUnit("s"),
+			metric.WithDescription("Time of a request, with authentication and waiting for work"),
+			metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60))
+	}
+	if err != nil {
+		return fmt.Errorf("server metrics: %w", err)
+	}
+	return nil
+}
+
+// Handler is the API, for servers of one's own. Without a token it must not be
+// reachable from other machines.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// ListenAndServe listens on Options.Listen and serves until ctx ends. Errors:
+// invalid_input when the address is open to other machines and there is no
+// token; unavailable when it cannot be listened on.
+func (s *Server) ListenAndServe(ctx context.Context) error {
+	l, err := s.Bind(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Serve(ctx, l)
+}
+
+// Bind opens the listener, so that its address is known before serving.
+func (s *Server) Bind(ctx context.Context) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.Listen)
+	if err != nil {
+		return nil, ff.Errorf(ff.CodeUnavailable, "cannot listen on %s: %w", s.opts.Listen, err)
+	}
+	if s.opts.Token == "" && !s.opts.AllowOpen && !loopback(l.Addr()) {
+		_ = l.Close()
+		return nil, ff.InvalidInput("listen", "%s is reachable from other machines and no token is set: set a token (--token or FF_API_TOKEN), listen on 127.0.0.1, or allow open access on purpose (--open)", s.opts.Listen)
+	}
+	return l, nil
+}
+
+func loopback(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && ap.Addr().IsLoopback()
+}
+
+// Serve serves until ctx ends; then it accepts no more, answers long polls at
+// once and finishes the requests that run, for at most ShutdownTimeout.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	hs := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- hs.Serve(l) }()
+	select {
+	case err := <-ended:
+		return ff.Errorf(ff.CodeUnavailable, "serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	s.stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.ShutdownTimeout)
+	defer cancel()
+	err := hs.Shutdown(grace)
+	if err != nil {
+		_ = hs.Close()
+		err = ff.Errorf(ff.CodeTimeout, "requests were still running after %s: %w", s.opts.ShutdownTimeout, err)
+	}
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
