@@ -198,11 +198,9 @@ func (m *merge) take(c Conn, limit int) (seqs []int64, err error) {
 	return seqs, nil
 }
 
-// ListPartition lists the ids of one partition in ascending order.
+// ListPartition lists the ids of one partition in ascending order. A partition
+// that does not exist is empty.
 func (s *Store) ListPartition(ctx context.Context, c ff.ListPartition) (ff.ListPartitionResult, error) {
-	if c.Partition >= s.partitions.Flow {
-		return ff.ListPartitionResult{}, ff.InvalidInput("partition", "must be 0 to %d (got %d)", s.partitions.Flow-1, c.Partition)
-	}
 	if c.Limit < 0 || c.Limit > ff.MaxPageLimit {
 		return ff.ListPartitionResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
 	}

@@ -349,6 +349,14 @@ func (m *mask) set(i int)     { m[i/64] |= 1 << (i % 64) }
 func (m mask) has(i int) bool { return m[i/64]&(1<<(i%64)) != 0 }
 func (m mask) count() int     { return bits.OnesCount64(m[0]) + bits.OnesCount64(m[1]) }
 
+// everyColumn marks all.
+var everyColumn = func() (m mask) {
+	for i := range len(stateColumns) + len(derivedColumns) {
+		m.set(i)
+	}
+	return m
+}()
+
 // changes says which columns differ between two states of a record.
 func changes(a, b *ff.Execution, da, db *derived) (m mask) {
 	for i := range stateColumns {

@@ -218,11 +218,19 @@ func (t *tx) save(rec *record, fx *lifecycle.Effects) error {
 	return nil
 }
 
+// maxUpdates bounds the prepared updates. Commands make a few dozen; beyond the
+// bound all columns are written.
+const maxUpdates = 128
+
 func (t *tx) update(rec *record, m mask) error {
 	if m.count() == 0 {
 		return nil
 	}
 	s, ok := t.updates[m]
+	if !ok && len(t.updates) >= maxUpdates {
+		m = everyColumn
+		s, ok = t.updates[m]
+	}
 	if !ok {
 		s = updateStatement(m)
 		t.updates[m] = s

@@ -24,9 +24,9 @@ const (
 	pathEnv = "FLOWFABRIC_TEST_PATH"
 )
 
-// submitForever is the other process: it opens the store, says so, and submits,
-// printing every id that was acknowledged, until it is killed.
-func submitForever() {
+// workForever is the other process: it opens the store, says so, then submits,
+// claims and completes, printing what was acknowledged, until it is killed.
+func workForever() {
 	ctx := context.Background()
 	s, err := sqlite.Open(ctx, os.Getenv(pathEnv), sqlite.Options{})
 	if err != nil {
@@ -38,12 +38,10 @@ func submitForever() {
 	for range 8 {
 		go func() {
 			for {
-				r, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: make([]byte, 2000)})
-				if err != nil {
+				if err := workOnce(ctx, s, lines); err != nil {
 					lines <- err.Error()
 					return
 				}
-				lines <- r.ID.String()
 			}
 		}()
 	}
@@ -52,11 +50,33 @@ func submitForever() {
 	}
 }
 
-// otherProcess starts submitForever and reads its first line.
+// workOnce submits two executions and completes one.
+func workOnce(ctx context.Context, s *sqlite.Store, lines chan<- string) error {
+	for range 2 {
+		r, err := s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: make([]byte, 2000)})
+		if err != nil {
+			return err
+		}
+		lines <- "submitted " + r.ID.String() + " ."
+	}
+	r, err := s.Claim(ctx, ff.Claim{Claimant: claimant("other"), Lanes: []ff.LaneID{"main"}})
+	if err != nil {
+		return err
+	}
+	for _, c := range r.Claimed {
+		if _, err := s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: c.Ref(), Result: []byte("done")}); err != nil {
+			return err
+		}
+		lines <- "completed " + c.Execution.ID.String() + " ."
+	}
+	return nil
+}
+
+// otherProcess starts workForever and reads its first line.
 func otherProcess(t *testing.T, path string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"=submit", pathEnv+"="+path)
+	cmd.Env = append(os.Environ(), roleEnv+"=work", pathEnv+"="+path)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -87,34 +107,60 @@ func TestAFileOfAnotherProcessIsRefusedNamingIt(t *testing.T) {
 func TestAKilledProcessLosesNothingAcknowledged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.db")
 	cmd, lines := otherProcess(t, path)
-	var acknowledged []string
-	for len(acknowledged) < 500 && lines.Scan() {
-		acknowledged = append(acknowledged, lines.Text())
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	completed, n := map[ff.ExecutionID]bool{}, 0
 	for lines.Scan() {
+		var what, text, end string
 		// The last line may be cut off.
-		if len(lines.Text()) == len(acknowledged[0]) {
-			acknowledged = append(acknowledged, lines.Text())
+		if _, err := fmt.Sscan(lines.Text(), &what, &text, &end); err != nil {
+			continue
+		}
+		id, err := ff.ParseExecutionID(text)
+		if err != nil {
+			t.Fatalf("the other process says %q", lines.Text())
+		}
+		completed[id] = completed[id] || what == "completed"
+		if n++; n == 1000 {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	_ = cmd.Wait()
 	s := open(t, path, sqlite.Options{})
-	for _, text := range acknowledged {
-		id, err := ff.ParseExecutionID(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for id, done := range completed {
 		p, err := s.ExecutionPayload(context.Background(), id)
 		if err != nil || len(p.Payload) != 2000 {
 			t.Fatalf("execution %s: %d bytes, %v", id, len(p.Payload), err)
 		}
+		if result, err := s.ExecutionResult(context.Background(), id); done && (err != nil || string(result) != "done") {
+			t.Fatalf("the completed execution %s has the result %q, %v", id, result, err)
+		}
 	}
+	checkCounts(t, s)
+}
+
+// checkCounts compares the counts of the lanes with the executions.
+func checkCounts(t *testing.T, s *sqlite.Store) {
+	t.Helper()
 	lanes, err := s.Lanes(context.Background())
-	if err != nil || lanes[0].Counts[ff.StateWaiting] < len(acknowledged) {
-		t.Errorf("lanes %+v, %v; want at least %d waiting", lanes, err, len(acknowledged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, want := range lanes[0].Counts {
+		got, q := 0, ff.ListExecutions{State: state, Limit: ff.MaxPageLimit}
+		for {
+			page, err := s.ListExecutions(context.Background(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += len(page.Executions)
+			if q.Cursor = page.Next; q.Cursor == "" {
+				break
+			}
+		}
+		if got != want {
+			t.Errorf("%d executions are %s, the count says %d", got, state, want)
+		}
 	}
 }
 

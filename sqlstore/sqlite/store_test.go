@@ -12,8 +12,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) == "submit" {
-		submitForever()
+	if os.Getenv(roleEnv) == "work" {
+		workForever()
 		return
 	}
 	goleak.VerifyTestMain(m)
