@@ -9,7 +9,6 @@ package httpapi
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,8 +143,8 @@ func checkTree(data json.RawMessage) error {
 	}
 }
 
-// Bytes are bytes in a body of the reference: a list of numbers. A base64 string
-// is read as well.
+// Bytes are bytes in a body of the reference: a list of numbers. A text is
+// refused there, so base64 is only read in our own bodies.
 type Bytes []byte
 
 // MarshalJSON writes a list of numbers.
@@ -161,27 +160,15 @@ func (b Bytes) MarshalJSON() ([]byte, error) {
 	return append(out, ']'), nil
 }
 
-// UnmarshalJSON reads a list of numbers or a base64 string.
+// UnmarshalJSON reads a list of numbers.
 func (b *Bytes) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '"' {
-		var s string
-		if err := json.Unmarshal(data, &s); err != nil {
-			return err
-		}
-		read, err := base64.StdEncoding.DecodeString(s)
-		if err != nil {
-			return fmt.Errorf("bytes must be a list of numbers or base64: %w", err)
-		}
-		*b = read
-		return nil
-	}
 	if string(data) == "null" {
 		*b = nil
 		return nil
 	}
 	var numbers []uint8list
 	if err := json.Unmarshal(data, &numbers); err != nil {
-		return fmt.Errorf("bytes must be a list of numbers from 0 to 255 or base64: %w", err)
+		return fmt.Errorf("bytes must be a list of numbers from 0 to 255: %w", err)
 	}
 	read := make([]byte, len(numbers))
 	for i, n := range numbers {

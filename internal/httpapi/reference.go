@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -32,8 +34,16 @@ type CreateExecutionArgs struct {
 // for those that are not used.
 var CreateExecutionRequired = []string{"execution_id", "namespace", "lane_id", "execution_kind", "input_payload", "priority", "creator_identity", "partition_id", "now"}
 
-// Tags are labels; null is refused where they are given.
+// Tags are labels; null is refused.
 type Tags map[string]string
+
+// UnmarshalJSON reads labels.
+func (t *Tags) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return fmt.Errorf("tags must be an object, not null")
+	}
+	return json.Unmarshal(data, (*map[string]string)(t))
+}
 
 // Command is the command.
 func (a *CreateExecutionArgs) Command() (ff.CreateExecution, error) {
@@ -241,4 +251,19 @@ type GrantReclaimAnswer struct {
 	ExpiresAtMS  int64          `json:"expires_at_ms,omitempty"`
 	LaneID       ff.LaneID      `json:"lane_id,omitempty"`
 	Detail       string         `json:"detail,omitempty"`
+}
+
+// PendingWaitpoint is one entry of GET /v1/executions/{id}/pending-waitpoints
+// (spec 08 §3.7).
+type PendingWaitpoint struct {
+	WaitpointID         ff.WaitpointID `json:"waitpoint_id"`
+	WaitpointKey        string         `json:"waitpoint_key"`
+	State               string         `json:"state"`
+	RequiredSignalNames []string       `json:"required_signal_names"`
+	CreatedAt           Time           `json:"created_at"`
+	ActivatedAt         Time           `json:"activated_at,omitzero"`
+	ExpiresAt           Time           `json:"expires_at,omitzero"`
+	ExecutionID         ff.ExecutionID `json:"execution_id"`
+	TokenKid            string         `json:"token_kid"`
+	TokenFingerprint    string         `json:"token_fingerprint"`
 }
