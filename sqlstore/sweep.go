@@ -58,7 +58,8 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if r.Next, err = s.nextDue(ctx, kind); err != nil {
 		return r, err
 	}
-	r.More = r.Processed > 0 && !r.Next.IsZero() && !r.Next.After(s.now())
+	r.Now = s.now()
+	r.More = r.Processed > 0 && !r.Next.IsZero() && !r.Next.After(r.Now)
 	s.due.arm(c.Kind, &r.Next)
 	return r, nil
 }
