@@ -166,20 +166,20 @@ func (b *Bytes) UnmarshalJSON(data []byte) error {
 		*b = nil
 		return nil
 	}
-	var numbers []uint8list
+	var numbers []uint16 // a []uint8 would be read as base64
 	if err := json.Unmarshal(data, &numbers); err != nil {
 		return fmt.Errorf("bytes must be a list of numbers from 0 to 255: %w", err)
 	}
 	read := make([]byte, len(numbers))
 	for i, n := range numbers {
+		if n > 255 {
+			return fmt.Errorf("bytes must be a list of numbers from 0 to 255 (item %d is %d)", i, n)
+		}
 		read[i] = byte(n)
 	}
 	*b = read
 	return nil
 }
-
-// uint8list keeps encoding/json from reading a list of bytes as base64.
-type uint8list uint8
 
 // Time is an instant: milliseconds since 1970, null for none.
 type Time struct{ time.Time }

@@ -1,0 +1,248 @@
+// Package client talks to a FlowFabric server: it submits, reads and steers
+// executions. [Client.Backend] is the same as a [flowfabric.Backend], with which a
+// worker on another machine needs only the server's URL.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+const (
+	// maxAnswer bounds what is read of one answer: a claim of the largest
+	// payloads comes in several calls.
+	maxAnswer = 512 << 20
+	// DefaultTimeout bounds a call, besides the time that it asks the server to
+	// wait.
+	DefaultTimeout = 30 * time.Second
+	// DefaultRetries is how often a call that may be repeated is.
+	DefaultRetries = 4
+)
+
+// Client talks to one server. It is safe for concurrent use.
+type Client struct {
+	base     *url.URL
+	token    string
+	insecure bool
+	http     *http.Client
+	owned    *http.Transport
+	timeout  time.Duration
+	retries  uint
+}
+
+// Option changes a Client.
+type Option func(*Client)
+
+// WithToken sends a bearer token with every request.
+func WithToken(token string) Option { return func(c *Client) { c.token = token } }
+
+// WithInsecureToken permits sending the token over plain HTTP to another machine.
+func WithInsecureToken() Option { return func(c *Client) { c.insecure = true } }
+
+// WithHTTPClient uses an HTTP client of one's own. It must have no timeout
+// shorter than the longest wait for work.
+func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
+
+// WithTimeout bounds each call, besides the time that it asks the server to wait.
+func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
+
+// WithRetries sets how often a call that may be repeated is, when the server
+// cannot be reached or is busy; 0 is never.
+func WithRetries(n int) Option { return func(c *Client) { c.retries = uint(max(0, n)) } }
+
+// New makes a client of the server at a URL like http://127.0.0.1:9090. Errors:
+// invalid_input for a bad URL, and for a token that would be sent over plain HTTP
+// to another machine.
+func New(server string, options ...Option) (*Client, error) {
+	base, err := url.Parse(strings.TrimRight(server, "/"))
+	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
+		return nil, ff.InvalidInput("server", "%q is not a URL like http://127.0.0.1:9090", server)
+	}
+	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, ff.InvalidInput("server", "the URL must not have a user, a query or a fragment; give a token with WithToken")
+	}
+	c := &Client{base: base, timeout: DefaultTimeout, retries: DefaultRetries}
+	for _, o := range options {
+		o(c)
+	}
+	if strings.ContainsFunc(c.token, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		return nil, ff.InvalidInput("token", "contains characters that do not fit into a header")
+	}
+	if c.token != "" && base.Scheme == "http" && !c.insecure && !loopback(base.Hostname()) {
+		return nil, ff.InvalidInput("server", "the token would be sent unencrypted to %s: use https, or allow it on purpose (WithInsecureToken)", base.Host)
+	}
+	if c.http == nil {
+		c.owned = &http.Transport{
+			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
+		}
+		c.http = &http.Client{Transport: c.owned}
+	}
+	return c, nil
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// Close closes idle connections.
+func (c *Client) Close() error {
+	if c.owned != nil {
+		c.owned.CloseIdleConnections()
+	}
+	return nil
+}
+
+// call is one request.
+type call struct {
+	method, path string
+	query        url.Values
+	body         any
+	// out gets the decoded answer; raw the bytes and the headers instead.
+	out any
+	raw func(http.Header, []byte) error
+	// wait is how long the server was asked to wait.
+	wait time.Duration
+	// once marks a call that must not be repeated when its answer was lost.
+	once bool
+}
+
+// do makes a call. A call that may be repeated is, with growing pauses, while the
+// server cannot be reached or says that it is worth trying again.
+func (c *Client) do(ctx context.Context, k call) error {
+	var body []byte
+	if k.body != nil {
+		var err error
+		if body, err = json.Marshal(k.body); err != nil {
+			return ff.InvalidInput("body", "cannot be encoded: %w", err)
+		}
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := c.try(ctx, k, body)
+		if err != nil && !c.repeatable(k, err) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pause), backoff.WithMaxTries(c.retries+1), backoff.WithMaxElapsedTime(0))
+	var permanent *backoff.PermanentError
+	if errors.As(err, &permanent) {
+		err = permanent.Err
+	}
+	return err
+}
+
+// repeatable reports whether a call may be made again after an error. A
+// connection that was refused has sent nothing, so even a call that must be made
+// once may.
+func (c *Client) repeatable(k call, err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return true
+	}
+	e, ok := ff.AsError(err)
+	if !ok || k.once {
+		return false
+	}
+	switch e.Kind() {
+	case ff.KindTransport, ff.KindUnavailable, ff.KindResourceExhausted:
+		return e.Retryable()
+	}
+	return false
+}
+
+func (c *Client) try(ctx context.Context, k call, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout+k.wait)
+	defer cancel()
+	target := *c.base
+	target.Path, target.RawPath = "", ""
+	address := target.String() + strings.TrimRight(c.base.EscapedPath(), "/") + k.path
+	if len(k.query) > 0 {
+		address += "?" + k.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, address, bytes.NewReader(body))
+	if err != nil {
+		return ff.InvalidInput("server", "cannot make a request to %s: %w", c.base.Redacted(), err)
+	}
+	if k.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	if len(data) > maxAnswer {
+		return ff.Errorf(ff.CodeTransport, "the answer of %s is larger than %d bytes", c.base.Host, maxAnswer)
+	}
+	return k.read(resp, data)
+}
+
+// unreachable is the error of a request without an answer.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return ff.Errorf(ff.CodeTimeout, "no answer from %s in time: %w", c.base.Host, err)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return ff.Errorf(ff.CodeTransport, "cannot reach the server at %s (is it running? start one with: flowfabric serve): %w", c.base.Redacted(), err)
+}
+
+func (k *call) read(resp *http.Response, data []byte) error {
+	if resp.StatusCode >= 400 {
+		return refusal(resp, data)
+	}
+	if resp.StatusCode >= 300 {
+		return ff.Errorf(ff.CodeTransport, "the server redirects to %q; give its final URL", resp.Header.Get("Location"))
+	}
+	if k.raw != nil {
+		return k.raw(resp.Header, data)
+	}
+	if k.out == nil || len(data) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(data, k.out); err != nil {
+		return ff.Errorf(ff.CodeTransport, "the answer is not what this version expects (is it a FlowFabric server?): %w", err)
+	}
+	return nil
+}
+
+// refusal rebuilds the error of an answer.
+func refusal(resp *http.Response, data []byte) error {
+	var p ff.PublicError
+	if err := json.Unmarshal(data, &p); err != nil || p.Error == "" {
+		p = ff.PublicError{Error: fmt.Sprintf("status %d: %.200s", resp.StatusCode, bytes.TrimSpace(data))}
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		return ff.NewError(ff.CodeUnauthorized, "the server wants a token: "+p.Error)
+	}
+	return p.Restore(resp.StatusCode)
+}
