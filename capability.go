@@ -34,6 +34,12 @@ func NewCapabilitySet(tokens ...string) (CapabilitySet, error) {
 			return CapabilitySet{}, InvalidInput(field, "capability token must not contain whitespace or control characters: %q", t)
 		}
 	}
+	return boundedSet(tokens)
+}
+
+// boundedSet makes a set of tokens within the limits, whatever their characters.
+func boundedSet(tokens []string) (CapabilitySet, error) {
+	const field = "capabilities"
 	distinct := slices.Compact(slices.Sorted(slices.Values(tokens)))
 	if n := len(distinct); n > MaxCapabilityTokens {
 		return CapabilitySet{}, InvalidInput(field, "capability set exceeds CAPS_MAX_TOKENS (%d): %d", MaxCapabilityTokens, n)
@@ -45,10 +51,12 @@ func NewCapabilitySet(tokens ...string) (CapabilitySet, error) {
 	return CapabilitySet{csv}, nil
 }
 
-// ParseCapabilityCSV reads a set from its CSV form; empty tokens are skipped.
+// ParseCapabilityCSV reads a set as stores keep it: empty tokens are skipped, and
+// characters are not checked, because required tokens may have any byte above 0x7f
+// (spec 01 §9.2, §9.4). Errors: invalid_input when a limit is exceeded.
 func ParseCapabilityCSV(csv string) (CapabilitySet, error) {
 	tokens := slices.DeleteFunc(strings.Split(csv, ","), func(t string) bool { return t == "" })
-	return NewCapabilitySet(tokens...)
+	return boundedSet(tokens)
 }
 
 // CSV is the tokens in byte order, joined with commas.
@@ -60,6 +68,14 @@ func (c CapabilitySet) Tokens() []string {
 		return nil
 	}
 	return strings.Split(c.csv, ",")
+}
+
+// Len is the number of tokens.
+func (c CapabilitySet) Len() int {
+	if c.csv == "" {
+		return 0
+	}
+	return strings.Count(c.csv, ",") + 1
 }
 
 // IsZero reports whether the set is empty.

@@ -20,7 +20,7 @@ func TestCapabilitySetsAreSortedDistinctAndHashed(t *testing.T) {
 		{[]string{"cap-c", "cap-a", "cap-b"}, "cap-a,cap-b,cap-c", "228e5819"},
 	} {
 		set, err := NewCapabilitySet(c.tokens...)
-		if err != nil || set.CSV() != c.csv || set.Digest() != c.digest {
+		if err != nil || set.CSV() != c.csv || set.Digest() != c.digest || set.Len() != len(set.Tokens()) {
 			t.Errorf("%v: csv %q, digest %s, %v; want %q, %s", c.tokens, set.CSV(), set.Digest(), err, c.csv, c.digest)
 		}
 	}

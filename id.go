@@ -2,6 +2,7 @@ package flowfabric
 
 import (
 	"encoding"
+	"errors"
 	"strconv"
 	"strings"
 	"unicode"
@@ -50,20 +51,43 @@ type (
 	EdgeID        = ID[edgeKind]
 )
 
-// NewFlowID mints a random id.
+// The New functions mint random ids (UUID version 4). They read the system's
+// random source each time: a pool (uuid.EnableRandPool) would be a switch for the
+// whole process of whoever imports this package, would keep coming ids in memory,
+// and saves little next to a write to a store.
+
+// NewFlowID mints a flow id.
 func NewFlowID() FlowID { return FlowID(uuid.New()) }
 
-// NewLeaseID mints a random id.
+// NewBudgetID mints a budget id.
+func NewBudgetID() BudgetID { return BudgetID(uuid.New()) }
+
+// NewQuotaPolicyID mints a quota policy id.
+func NewQuotaPolicyID() QuotaPolicyID { return QuotaPolicyID(uuid.New()) }
+
+// NewLeaseID mints a lease id.
 func NewLeaseID() LeaseID { return LeaseID(uuid.New()) }
 
-// NewAttemptID mints a random id.
+// NewAttemptID mints an attempt id.
 func NewAttemptID() AttemptID { return AttemptID(uuid.New()) }
 
+// NewSignalID mints a signal id.
+func NewSignalID() SignalID { return SignalID(uuid.New()) }
+
+// NewWaitpointID mints a waitpoint id.
+func NewWaitpointID() WaitpointID { return WaitpointID(uuid.New()) }
+
+// NewSuspensionID mints a suspension id.
+func NewSuspensionID() SuspensionID { return SuspensionID(uuid.New()) }
+
+// NewEdgeID mints an edge id.
+func NewEdgeID() EdgeID { return EdgeID(uuid.New()) }
+
 // ParseID reads an id in any usual UUID form: with or without hyphens, in braces
-// or with the urn:uuid: prefix, in either letter case (spec 01 §2.2). Errors:
-// invalid_input naming the kind of id.
+// or with the urn:uuid: prefix, hex digits in either letter case (spec 01 §2.2).
+// Errors: invalid_input naming the kind of id and the value.
 func ParseID[I ID[K], K idKind](s string) (I, error) {
-	u, err := uuid.Parse(s)
+	u, err := parseUUID(s)
 	if err != nil {
 		var k K
 		return I{}, InvalidInput(k.noun(), "%q is not a UUID", s)
@@ -71,17 +95,48 @@ func ParseID[I ID[K], K idKind](s string) (I, error) {
 	return I(u), nil
 }
 
-// ParseFlowID reads a flow id.
+// ParseFlowID reads a flow id; errors as ParseID.
 func ParseFlowID(s string) (FlowID, error) { return ParseID[FlowID](s) }
 
-// ParseLeaseID reads a lease id.
+// ParseBudgetID reads a budget id; errors as ParseID.
+func ParseBudgetID(s string) (BudgetID, error) { return ParseID[BudgetID](s) }
+
+// ParseQuotaPolicyID reads a quota policy id; errors as ParseID.
+func ParseQuotaPolicyID(s string) (QuotaPolicyID, error) { return ParseID[QuotaPolicyID](s) }
+
+// ParseLeaseID reads a lease id; errors as ParseID.
 func ParseLeaseID(s string) (LeaseID, error) { return ParseID[LeaseID](s) }
 
-// ParseAttemptID reads an attempt id.
+// ParseAttemptID reads an attempt id; errors as ParseID.
 func ParseAttemptID(s string) (AttemptID, error) { return ParseID[AttemptID](s) }
 
-// ParseBudgetID reads a budget id.
-func ParseBudgetID(s string) (BudgetID, error) { return ParseID[BudgetID](s) }
+// ParseSignalID reads a signal id; errors as ParseID.
+func ParseSignalID(s string) (SignalID, error) { return ParseID[SignalID](s) }
+
+// ParseWaitpointID reads a waitpoint id; errors as ParseID.
+func ParseWaitpointID(s string) (WaitpointID, error) { return ParseID[WaitpointID](s) }
+
+// ParseSuspensionID reads a suspension id; errors as ParseID.
+func ParseSuspensionID(s string) (SuspensionID, error) { return ParseID[SuspensionID](s) }
+
+// ParseEdgeID reads an edge id; errors as ParseID.
+func ParseEdgeID(s string) (EdgeID, error) { return ParseID[EdgeID](s) }
+
+// parseUUID reads the forms of spec 01 §2.2 and no others: uuid.Parse would take
+// any two characters for the braces.
+func parseUUID(s string) (uuid.UUID, error) {
+	const braced, urn = len("{}") + 36, len(urnPrefix) + 36
+	switch {
+	case len(s) == braced && (s[0] != '{' || s[braced-1] != '}'),
+		len(s) == urn && !strings.HasPrefix(s, urnPrefix):
+		return uuid.UUID{}, errUUIDForm
+	}
+	return uuid.Parse(s)
+}
+
+const urnPrefix = "urn:uuid:"
+
+var errUUIDForm = errors.New("not a form of a UUID")
 
 // String is the canonical form: lower case with hyphens.
 func (id ID[K]) String() string { return uuid.UUID(id).String() }
@@ -141,13 +196,25 @@ func MakeExecutionID(partition uint16, u uuid.UUID) ExecutionID {
 // of its lane. Its UUID is of version 7, so that ids sort by age and recent ones
 // stay together in indexes.
 func NewExecutionID(lane LaneID, cfg PartitionConfig) ExecutionID {
-	return MakeExecutionID(cfg.LanePartition(lane), newUUIDv7())
+	return SoloExecutionID(lane, cfg, newUUIDv7())
 }
 
 // NewFlowExecutionID mints the id of a flow's member, on the partition of the
-// flow.
+// flow, with a UUID as NewExecutionID makes it.
 func NewFlowExecutionID(flow FlowID, cfg PartitionConfig) ExecutionID {
-	return MakeExecutionID(cfg.FlowPartition(flow), newUUIDv7())
+	return FlowExecutionID(flow, cfg, newUUIDv7())
+}
+
+// SoloExecutionID is the id of an execution outside of flows with the caller's
+// UUID, of any version: the same arguments give the same id.
+func SoloExecutionID(lane LaneID, cfg PartitionConfig, u uuid.UUID) ExecutionID {
+	return MakeExecutionID(cfg.LanePartition(lane), u)
+}
+
+// FlowExecutionID is the id of a flow's member with the caller's UUID, of any
+// version: the same arguments give the same id.
+func FlowExecutionID(flow FlowID, cfg PartitionConfig, u uuid.UUID) ExecutionID {
+	return MakeExecutionID(cfg.FlowPartition(flow), u)
 }
 
 func newUUIDv7() uuid.UUID { return uuid.Must(uuid.NewV7()) }
@@ -165,7 +232,7 @@ func ParseExecutionID(s string) (ExecutionID, error) {
 	if err != nil {
 		return ExecutionID{}, InvalidInput(field, "execution_id partition index is not a valid u16: %s", number)
 	}
-	u, err := uuid.Parse(id)
+	u, err := parseUUID(id)
 	if err != nil {
 		return ExecutionID{}, InvalidInput(field, "execution_id UUID suffix is not a valid UUID: %s", id)
 	}

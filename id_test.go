@@ -2,8 +2,11 @@ package flowfabric
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func TestExecutionIDsAreParsed(t *testing.T) {
@@ -59,12 +62,67 @@ func TestIDsAreWrittenInOneFormAndReadInMany(t *testing.T) {
 	if _, err := ParseLeaseID("nope"); err == nil || !strings.Contains(err.Error(), `lease_id: "nope" is not a UUID`) {
 		t.Errorf("a bad lease id gives %v", err)
 	}
+	for _, s := range []string{"x" + canonical + "y", "{" + canonical + "]", "URN:UUID:" + canonical, canonical + " ", "550e8400-e29b-41d4-a716_446655440000", "{" + strings.ReplaceAll(canonical, "-", "") + "}"} {
+		if id, err := ParseLeaseID(s); err == nil {
+			t.Errorf("ParseLeaseID(%q) = %s", s, id)
+		}
+		if id, err := ParseExecutionID("{fp:7}:" + s); err == nil {
+			t.Errorf("an execution id with %q is %s", s, id)
+		}
+	}
 	var f Fence
 	if err := json.Unmarshal([]byte(`{"lease_id":"`+canonical+`","lease_epoch":3,"attempt_id":""}`), &f); err != nil {
 		t.Fatal(err)
 	}
 	if f.LeaseID.String() != canonical || !f.AttemptID.IsZero() || !f.Partial() {
 		t.Errorf("read fence %+v", f)
+	}
+}
+
+func TestEveryKindOfIDIsMintedAndParsed(t *testing.T) {
+	for _, c := range []struct {
+		minted string
+		parse  func(string) (fmt.Stringer, error)
+		field  string
+	}{
+		{NewFlowID().String(), func(s string) (fmt.Stringer, error) { return ParseFlowID(s) }, "flow_id"},
+		{NewBudgetID().String(), func(s string) (fmt.Stringer, error) { return ParseBudgetID(s) }, "budget_id"},
+		{NewQuotaPolicyID().String(), func(s string) (fmt.Stringer, error) { return ParseQuotaPolicyID(s) }, "quota_policy_id"},
+		{NewLeaseID().String(), func(s string) (fmt.Stringer, error) { return ParseLeaseID(s) }, "lease_id"},
+		{NewAttemptID().String(), func(s string) (fmt.Stringer, error) { return ParseAttemptID(s) }, "attempt_id"},
+		{NewSignalID().String(), func(s string) (fmt.Stringer, error) { return ParseSignalID(s) }, "signal_id"},
+		{NewWaitpointID().String(), func(s string) (fmt.Stringer, error) { return ParseWaitpointID(s) }, "waitpoint_id"},
+		{NewSuspensionID().String(), func(s string) (fmt.Stringer, error) { return ParseSuspensionID(s) }, "suspension_id"},
+		{NewEdgeID().String(), func(s string) (fmt.Stringer, error) { return ParseEdgeID(s) }, "edge_id"},
+	} {
+		id, err := c.parse(c.minted)
+		if err != nil || id.String() != c.minted || uuid.MustParse(c.minted).Version() != 4 {
+			t.Errorf("%s %s is read as %v, %v", c.field, c.minted, id, err)
+		}
+		if _, err := c.parse("nope"); err == nil || err.Error() != "invalid_input: "+c.field+`: "nope" is not a UUID` {
+			t.Errorf("a bad %s gives %v", c.field, err)
+		}
+	}
+}
+
+func TestExecutionIDsAreMintedOnThePartitionOfTheirLaneOrFlow(t *testing.T) {
+	u := uuid.MustParse("550e8400-e29b-41d4-a716-446655440000")
+	if got := SoloExecutionID("default", DefaultPartitionConfig, u).String(); got != "{fp:86}:"+u.String() {
+		t.Errorf("solo: %s", got)
+	}
+	if got := FlowExecutionID(FlowID(u), DefaultPartitionConfig, u).String(); got != "{fp:24}:"+u.String() {
+		t.Errorf("member: %s", got)
+	}
+	if got := NewFlowExecutionID(FlowID(u), DefaultPartitionConfig); got.Partition() != 24 || !got.IsCanonical() {
+		t.Errorf("new member: %s", got)
+	}
+	older := NewExecutionID("default", DefaultPartitionConfig)
+	for range 1000 {
+		newer := NewExecutionID("default", DefaultPartitionConfig)
+		if older.Compare(newer) >= 0 {
+			t.Fatalf("%s was minted before %s", older, newer)
+		}
+		older = newer
 	}
 }
 
@@ -127,4 +185,28 @@ func FuzzParseExecutionID(f *testing.F) {
 			t.Fatalf("the canonical form of %q is %q: %v", s, canonical, err)
 		}
 	})
+}
+
+func BenchmarkNewLeaseID(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		NewLeaseID()
+	}
+}
+
+func BenchmarkNewExecutionID(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		NewExecutionID("default", DefaultPartitionConfig)
+	}
+}
+
+func BenchmarkParseExecutionID(b *testing.B) {
+	s := NewExecutionID("default", DefaultPartitionConfig).String()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseExecutionID(s); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

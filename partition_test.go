@@ -76,6 +76,18 @@ func TestPartitionKeysAreReadAndWritten(t *testing.T) {
 	}
 }
 
+// The worked examples of spec 01 §10.
+func TestFNV1aIsTheSixtyFourBitHash(t *testing.T) {
+	for in, want := range map[string]uint64{
+		"": 0xcbf29ce484222325, "a": 0xaf63dc4c8601ec8c, "gpu": 0xd5235618fae1fad5, "cuda,gpu": 0xcb7518f80227be3c,
+		"gpu,cuda": 0x32511bb2804b7648, "worker-1": 0x24913ec59027ebed, "worker-gpu-pool-1": 0xa5362ecfcc0f76ff,
+	} {
+		if got := FNV1a([]byte(in)); got != want {
+			t.Errorf("FNV1a(%q) = %x, want %x", in, got, want)
+		}
+	}
+}
+
 func TestPartitionCountsMustBePositive(t *testing.T) {
 	if err := DefaultPartitionConfig.Validate(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -143,11 +144,14 @@ func (r RetryPolicy) Delay(retryCount int) time.Duration {
 	b := r.Backoff
 	switch b.Type {
 	case BackoffFixed:
-		return b.Delay
+		return b.Delay.Truncate(time.Millisecond)
 	case BackoffExponential:
+		if b.Initial < time.Millisecond {
+			return 0
+		}
 		d := float64(b.Initial.Milliseconds()) * math.Pow(b.Multiplier, float64(retryCount))
 		if limit := float64(b.Max.Milliseconds()); !(d < limit) {
-			return b.Max
+			return b.Max.Truncate(time.Millisecond)
 		}
 		return time.Duration(d) * time.Millisecond
 	}
@@ -159,6 +163,14 @@ func (r RetryPolicy) Delay(retryCount int) time.Duration {
 func (p *ExecutionPolicy) Validate() error {
 	if err := checkInstant("policy.delay_until", p.DelayUntil); err != nil {
 		return err
+	}
+	if p.Priority < math.MinInt32 || p.Priority > math.MaxInt32 {
+		return badPolicy("priority", "must be %d to %d (got %d)", math.MinInt32, math.MaxInt32, p.Priority)
+	}
+	for i, id := range p.BudgetIDs {
+		if id.IsZero() {
+			return badPolicy(fmt.Sprintf("budget_ids[%d]", i), "must be the id of a budget (got none)")
+		}
 	}
 	counts := []policyCount{
 		{"max_reclaim_count", p.MaxReclaims, math.MaxInt32},
@@ -184,6 +196,12 @@ func (p *ExecutionPolicy) Validate() error {
 	}
 	if s := p.Suspension; s != nil {
 		durations = append(durations, policyDuration{"suspension_policy.default_timeout_ms", s.DefaultTimeout})
+	}
+	if f := p.Fallback; f != nil {
+		counts = append(counts, policyCount{"fallback_policy.tiers", len(f.Tiers), MaxTags})
+		for i, t := range f.Tiers {
+			durations = append(durations, policyDuration{fmt.Sprintf("fallback_policy.tiers[%d].timeout_ms", i), t.Timeout})
+		}
 	}
 	if s := p.Stream; s != nil {
 		durations = append(durations, policyDuration{"stream_policy.retention_ttl_ms", s.RetentionTTL})
@@ -226,7 +244,10 @@ func (b Backoff) validate() error {
 
 func badPolicy(field, format string, args ...any) error {
 	e := Errorf(CodeInvalidPolicyJSON, format, args...)
-	e.Field = "policy." + field
+	e.Field = "policy"
+	if field != "" {
+		e.Field += "." + field
+	}
 	return e
 }
 
@@ -289,11 +310,13 @@ type (
 	}
 )
 
+// msOf is an optional duration in whole milliseconds, rounded up, so that a short
+// bound does not become none.
 func msOf(d time.Duration) *uint64 {
 	if d == 0 {
 		return nil
 	}
-	n := uint64(d.Milliseconds())
+	n := uint64((d + time.Millisecond - 1).Milliseconds())
 	return &n
 }
 
@@ -308,8 +331,12 @@ func durationOf(field string, n *uint64) (time.Duration, error) {
 }
 
 // MarshalJSON writes the policy with its defaults filled in, in the order of
-// spec 01 §8.1.
+// spec 01 §8.1. Errors: those of Validate, because numbers out of range would be
+// written as others.
 func (p *ExecutionPolicy) MarshalJSON() ([]byte, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
 	j := policyJSON{
 		Priority: int32(p.Priority), MaxReclaims: uint32(p.MaxReclaims), MaxReplays: uint32(p.MaxReplays),
 		BudgetIDs: append([]BudgetID{}, p.BudgetIDs...), DedupWindow: msOf(p.DedupWindow), MaxSignals: uint32(p.MaxSignals),
@@ -398,30 +425,48 @@ func (p *ExecutionPolicy) UnmarshalJSON(data []byte) error {
 // policyTypeError names the member whose type or range is wrong.
 func policyTypeError(err error) error {
 	if e, ok := AsError(err); ok {
+		if e.Code == CodeInvalidInput {
+			return badPolicy("budget_ids", "%s", e.Detail)
+		}
 		return e
 	}
 	var t *json.UnmarshalTypeError
 	if errors.As(err, &t) {
-		return badPolicy(t.Field, "must be %s (got %s)", wireType(t.Type.String()), t.Value)
+		return wrongType(t.Field, t)
 	}
 	return NewError(CodeInvalidPolicyJSON, "malformed")
 }
 
-func wireType(goType string) string {
-	switch {
-	case strings.Contains(goType, "uint32"):
-		return "a whole number from 0 to 4294967295"
-	case strings.Contains(goType, "uint64"):
-		return "a whole number of milliseconds, 0 or more"
-	case strings.Contains(goType, "int"):
-		return "a whole number"
-	case strings.Contains(goType, "float"):
-		return "a number"
-	case strings.Contains(goType, "bool"):
+// wrongType says what the field takes and what it was given, cut to maxShown bytes.
+func wrongType(field string, t *json.UnmarshalTypeError) error {
+	const maxShown = 64
+	got := t.Value
+	if len(got) > maxShown {
+		got = got[:maxShown] + "…"
+	}
+	return badPolicy(field, "must be %s (got %s)", wireType(field, t.Type), got)
+}
+
+func wireType(field string, goType reflect.Type) string {
+	switch goType.Kind() {
+	case reflect.Int32:
+		return fmt.Sprintf("a whole number from %d to %d", math.MinInt32, math.MaxInt32)
+	case reflect.Int64:
+		return fmt.Sprintf("a whole number of milliseconds from 0 to %d", int64(maxMillis))
+	case reflect.Uint32:
+		return fmt.Sprintf("a whole number from 0 to %d", uint32(math.MaxUint32))
+	case reflect.Uint64:
+		if strings.HasSuffix(field, "_ms") {
+			return fmt.Sprintf("a whole number of milliseconds from 0 to %d", MaxDelay.Milliseconds())
+		}
+		return fmt.Sprintf("a whole number from 0 to %d", uint64(math.MaxUint64))
+	case reflect.Float64:
+		return fmt.Sprintf("a number from 1 to %g", maxRetryFactor)
+	case reflect.Bool:
 		return "true or false"
-	case strings.Contains(goType, "[]"):
+	case reflect.Slice:
 		return "a list"
-	case strings.Contains(goType, "string"), strings.Contains(goType, "Type"):
+	case reflect.String, reflect.Array: // an id is an array of bytes
 		return "a string"
 	}
 	return "an object"
@@ -459,6 +504,9 @@ func (j *policyJSON) policy() (*ExecutionPolicy, error) {
 		p.Suspension = &SuspensionPolicy{DefaultTimeout: d("suspension_policy.default_timeout_ms", s.DefaultTimeout), TimeoutBehavior: s.TimeoutBehavior}
 	}
 	if f := j.Fallback; f != nil {
+		if f.Tiers == nil && err == nil {
+			err = badPolicy("fallback_policy.tiers", "is missing")
+		}
 		p.Fallback = &FallbackPolicy{}
 		for i, t := range f.Tiers {
 			p.Fallback.Tiers = append(p.Fallback.Tiers, FallbackTier{t.Provider, t.Model, d(fmt.Sprintf("fallback_policy.tiers[%d].timeout_ms", i), t.Timeout)})
@@ -524,7 +572,7 @@ func prefixed(err error, part string) error {
 		if t.Field != "" {
 			field += "." + t.Field
 		}
-		return badPolicy(field, "must be %s (got %s)", wireType(t.Type.String()), t.Value)
+		return wrongType(field, t)
 	}
 	return err
 }
@@ -598,15 +646,12 @@ func parseRequired(data json.RawMessage) (CapabilitySet, error) {
 		}
 		tokens = append(tokens, t)
 	}
-	set, err := NewCapabilitySet(tokens...)
-	if err != nil {
-		if len(tokens) > MaxCapabilityTokens {
+	set, err := boundedSet(tokens)
+	if e, ok := AsError(err); ok {
+		if strings.Contains(e.Detail, "CAPS_MAX_TOKENS") {
 			return bad("too_many_tokens")
 		}
-		if e, ok := AsError(err); ok && strings.Contains(e.Detail, "BYTES") {
-			return bad("too_many_bytes")
-		}
-		return bad("control_or_whitespace")
+		return bad("too_many_bytes")
 	}
 	return set, nil
 }

@@ -2,6 +2,8 @@ package flowfabric
 
 import (
 	"encoding/json"
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +63,7 @@ func TestAFullPolicySurvivesTheRoundTrip(t *testing.T) {
 func TestBadPoliciesAreRefusedNamingFieldValueAndLimit(t *testing.T) {
 	for in, want := range map[string]string{
 		`{`:                                              "invalid_policy_json: malformed",
-		`"x"`:                                            "invalid_policy_json: policy.: must be an object (got string)",
+		`"x"`:                                            "invalid_policy_json: policy: must be an object (got string)",
 		`{"routing_requirements":null}`:                  "invalid_policy_json: routing_requirements:not_object",
 		`{"routing_requirements":[]}`:                    "invalid_policy_json: routing_requirements:not_object",
 		`{"max_reclaim_count":-1}`:                       "invalid_policy_json: policy.max_reclaim_count: must be a whole number from 0 to 4294967295 (got number -1)",
@@ -72,16 +74,85 @@ func TestBadPoliciesAreRefusedNamingFieldValueAndLimit(t *testing.T) {
 		`{"retry_policy":{"backoff":{"type":"fixed"}}}`:  "invalid_policy_json: policy.retry_policy.backoff.delay_ms: is missing",
 		`{"retry_policy":{"backoff":{"type":"exponential","initial_delay_ms":1,"max_delay_ms":1,"multiplier":0.5}}}`: "invalid_policy_json: policy.retry_policy.backoff.multiplier: must be 1 to 1000 (got 0.5)",
 		`{"timeout_policy":{"attempt_timeout_ms":18446744073709551615}}`:                                             "invalid_policy_json: policy.timeout_policy.attempt_timeout_ms: must be 0 to 315360000000 ms (got 18446744073709551615)",
-		`{"delay_until":-5}`: "invalid_policy_json: policy.delay_until: must be 0 to 253402300799999 (got -5)",
-		`{"routing_requirements":{"required_capabilities":"gpu"}}`:   "invalid_capabilities: policy.routing_requirements.required_capabilities: required:not_array",
-		`{"routing_requirements":{"required_capabilities":[1]}}`:     "invalid_capabilities: policy.routing_requirements.required_capabilities: required:non_string_token",
-		`{"routing_requirements":{"required_capabilities":[""]}}`:    "invalid_capabilities: policy.routing_requirements.required_capabilities: required:empty_token",
-		`{"routing_requirements":{"required_capabilities":["a,b"]}}`: "invalid_capabilities: policy.routing_requirements.required_capabilities: required:comma_in_token",
-		`{"routing_requirements":{"required_capabilities":["a b"]}}`: "invalid_capabilities: policy.routing_requirements.required_capabilities: required:control_or_whitespace",
+		`{"delay_until":-5}`:                                          "invalid_policy_json: policy.delay_until: must be 0 to 253402300799999 (got -5)",
+		`{"priority":2147483648}`:                                     "invalid_policy_json: policy.priority: must be a whole number from -2147483648 to 2147483647 (got number 2147483648)",
+		`{"dedup_window_ms":-1}`:                                      "invalid_policy_json: policy.dedup_window_ms: must be a whole number of milliseconds from 0 to 315360000000 (got number -1)",
+		`{"stream_policy":{"retention_maxlen":-1}}`:                   "invalid_policy_json: policy.stream_policy.retention_maxlen: must be a whole number from 0 to 18446744073709551615 (got number -1)",
+		`{"max_replay_count":` + strings.Repeat("9", 100) + `}`:       "invalid_policy_json: policy.max_replay_count: must be a whole number from 0 to 4294967295 (got number " + strings.Repeat("9", 57) + "…)",
+		`{"fallback_policy":{}}`:                                      "invalid_policy_json: policy.fallback_policy.tiers: is missing",
+		`{"budget_ids":["x"]}`:                                        `invalid_policy_json: policy.budget_ids: "x" is not a UUID`,
+		`{"budget_ids":[7]}`:                                          "invalid_policy_json: policy.budget_ids: must be a string (got number)",
+		`{"budget_ids":[""]}`:                                         "invalid_policy_json: policy.budget_ids[0]: must be the id of a budget (got none)",
+		`{"fallback_policy":{"tiers":[{"timeout_ms":315360000001}]}}`: "invalid_policy_json: policy.fallback_policy.tiers[0].timeout_ms: must be 0 to 315360000000 ms (got 315360000001)",
+		`{"retry_policy":{"backoff":{"type":"exponential","initial_delay_ms":1,"max_delay_ms":1,"multiplier":1e999}}}`: "invalid_policy_json: policy.retry_policy.backoff.multiplier: must be a number from 1 to 1000 (got number 1e999)",
+		strings.Repeat(" ", MaxPolicyBytes) + `{}`:                                                 "invalid_policy_json: policy: exceeds 65536 bytes (got 65538)",
+		`{"routing_requirements":{"required_capabilities":["` + strings.Repeat("x", 4097) + `"]}}`: "invalid_capabilities: policy.routing_requirements.required_capabilities: required:too_many_bytes",
+		`{"routing_requirements":{"required_capabilities":[` + manyTokens(257) + `]}}`:             "invalid_capabilities: policy.routing_requirements.required_capabilities: required:too_many_tokens",
+		`{"routing_requirements":{"required_capabilities":null}}`:                                  "invalid_capabilities: policy.routing_requirements.required_capabilities: required:not_array",
+		`{"routing_requirements":{"required_capabilities":"gpu"}}`:                                 "invalid_capabilities: policy.routing_requirements.required_capabilities: required:not_array",
+		`{"routing_requirements":{"required_capabilities":[1]}}`:                                   "invalid_capabilities: policy.routing_requirements.required_capabilities: required:non_string_token",
+		`{"routing_requirements":{"required_capabilities":[""]}}`:                                  "invalid_capabilities: policy.routing_requirements.required_capabilities: required:empty_token",
+		`{"routing_requirements":{"required_capabilities":["a,b"]}}`:                               "invalid_capabilities: policy.routing_requirements.required_capabilities: required:comma_in_token",
+		`{"routing_requirements":{"required_capabilities":["a b"]}}`:                               "invalid_capabilities: policy.routing_requirements.required_capabilities: required:control_or_whitespace",
 	} {
 		if _, err := ParseExecutionPolicy([]byte(in)); err == nil || err.Error() != want {
 			t.Errorf("%s:\n got %v\nwant %s", in, err, want)
 		}
+	}
+}
+
+// manyTokens is n distinct tokens as members of a JSON list.
+func manyTokens(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf(`"t%d"`, i)
+	}
+	return strings.Join(list, ",")
+}
+
+func TestRequiredCapabilitiesMayHaveAnyByteAboveASCII(t *testing.T) {
+	p, err := ParseExecutionPolicy([]byte(`{"routing_requirements":{"required_capabilities":["b","a\u00a0b","b"]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := p.Routing.RequiredCapabilities
+	if want.CSV() != "a\u00a0b,b" {
+		t.Errorf("required %q", want.CSV())
+	}
+	if stored, err := ParseCapabilityCSV(want.CSV()); err != nil || stored != want {
+		t.Errorf("read back from a store as %q, %v", stored.CSV(), err)
+	}
+	if p, err = ParseExecutionPolicy([]byte(`{"routing_requirements":{"required_capabilities":[` + manyTokens(256) + `,"t0"]}}`)); err != nil || p.Routing.RequiredCapabilities.Len() != 256 {
+		t.Errorf("256 distinct tokens: %v", err)
+	}
+}
+
+func TestAPolicyOutOfRangeIsNotWritten(t *testing.T) {
+	for field, p := range map[string]*ExecutionPolicy{
+		"policy.max_reclaim_count":                 {MaxReclaims: -1},
+		"policy.priority":                          {Priority: 1 << 31},
+		"policy.dedup_window_ms":                   {DedupWindow: -time.Second},
+		"policy.timeout_policy.attempt_timeout_ms": {Timeout: &TimeoutPolicy{Attempt: MaxDelay + 1}},
+		"policy.retry_policy.backoff.type":         {Retry: &RetryPolicy{}},
+		"policy.retry_policy.backoff.multiplier":   {Retry: &RetryPolicy{Backoff: Backoff{Type: BackoffExponential, Multiplier: math.NaN()}}},
+		"policy.budget_ids[1]":                     {BudgetIDs: []BudgetID{NewBudgetID(), {}}},
+	} {
+		data, err := json.Marshal(p)
+		if e, ok := AsError(err); !ok || e.Field != field || e.Code != CodeInvalidPolicyJSON {
+			t.Errorf("%s: written as %s, %v", field, data, err)
+		}
+	}
+}
+
+func TestAShortBoundDoesNotBecomeNone(t *testing.T) {
+	p := DefaultExecutionPolicy()
+	p.Timeout = &TimeoutPolicy{Attempt: time.Microsecond}
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err = ParseExecutionPolicy(data); err != nil || p.Timeout.Attempt != time.Millisecond {
+		t.Errorf("%s is read as %+v, %v", data, p.Timeout, err)
 	}
 }
 
@@ -104,6 +175,9 @@ func TestRetryDelays(t *testing.T) {
 	}
 	if got := ExponentialRetry(1, time.Second, time.Hour).Delay(1 << 40); got != time.Hour {
 		t.Errorf("a huge retry count gives %s", got)
+	}
+	if got := ExponentialRetry(1, 0, time.Hour).Delay(5000); got != 0 {
+		t.Errorf("no initial delay grows to %s", got)
 	}
 }
 

@@ -182,6 +182,76 @@ func (a AttemptPhase) Valid() bool { return slices.Contains(AttemptPhases, a) }
 // Valid reports whether the word is known.
 func (s PublicState) Valid() bool { return slices.Contains(PublicStates, s) }
 
+// Valid reports whether the word is known.
+func (s AttemptState) Valid() bool { return slices.Contains(AttemptStates, s) }
+
+// Valid reports whether the word is known.
+func (t AttemptType) Valid() bool { return slices.Contains(AttemptTypes, t) }
+
+// readWord sets one of the known words. The empty text is the unset word, as for
+// ids. Errors: invalid_input naming the field, the word and those that are allowed.
+func readWord[W ~string](to *W, field string, words []W, text []byte) error {
+	word := W(text)
+	if word != "" && !slices.Contains(words, word) {
+		return unknownWord(field, word, words)
+	}
+	*to = word
+	return nil
+}
+
+func unknownWord[W ~string](field string, word W, words []W) error {
+	known := make([]string, len(words))
+	for i, w := range words {
+		known[i] = string(w)
+	}
+	return InvalidInput(field, "unknown %s %q (one of %s)", field, word, strings.Join(known, ", "))
+}
+
+// UnmarshalText reads a known word, or none.
+func (p *LifecyclePhase) UnmarshalText(text []byte) error {
+	return readWord(p, "lifecycle_phase", LifecyclePhases, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (o *OwnershipState) UnmarshalText(text []byte) error {
+	return readWord(o, "ownership_state", OwnershipStates, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (e *EligibilityState) UnmarshalText(text []byte) error {
+	return readWord(e, "eligibility_state", EligibilityStates, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (b *BlockingReason) UnmarshalText(text []byte) error {
+	return readWord(b, "blocking_reason", BlockingReasons, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (o *TerminalOutcome) UnmarshalText(text []byte) error {
+	return readWord(o, "terminal_outcome", TerminalOutcomes, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (a *AttemptPhase) UnmarshalText(text []byte) error {
+	return readWord(a, "attempt_state", AttemptPhases, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (s *PublicState) UnmarshalText(text []byte) error {
+	return readWord(s, "public_state", PublicStates, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (s *AttemptState) UnmarshalText(text []byte) error {
+	return readWord(s, "attempt_state", AttemptStates, text)
+}
+
+// UnmarshalText reads a known word, or none.
+func (t *AttemptType) UnmarshalText(text []byte) error {
+	return readWord(t, "attempt_type", AttemptTypes, text)
+}
+
 // Terminal reports whether an execution in this state has ended.
 func (s PublicState) Terminal() bool {
 	return slices.Contains([]PublicState{StateCompleted, StateFailed, StateCancelled, StateExpired, StateSkipped}, s)
@@ -193,11 +263,7 @@ func ParsePublicState(s string) (PublicState, error) {
 	if p := PublicState(s); p.Valid() {
 		return p, nil
 	}
-	words := make([]string, len(PublicStates))
-	for i, p := range PublicStates {
-		words[i] = string(p)
-	}
-	return "", InvalidInput("state", "unknown state %q (one of %s)", s, strings.Join(words, ", "))
+	return "", unknownWord("state", PublicState(s), PublicStates)
 }
 
 // StateVector is the state of an execution in its six dimensions.
@@ -262,7 +328,7 @@ func (v StateVector) Validate() error {
 	return nil
 }
 
-// stateJSON is the JSON form of a state vector; the public state is derived.
+// stateJSON is the JSON form of a state vector without the derived public state.
 type stateJSON struct {
 	Phase       LifecyclePhase   `json:"lifecycle_phase"`
 	Ownership   OwnershipState   `json:"ownership_state"`
@@ -270,21 +336,24 @@ type stateJSON struct {
 	Blocking    BlockingReason   `json:"blocking_reason"`
 	Outcome     TerminalOutcome  `json:"terminal_outcome"`
 	Attempt     AttemptPhase     `json:"attempt_state"`
-	Public      PublicState      `json:"public_state"`
 }
 
 // MarshalJSON writes the dimensions and the public state.
 func (v StateVector) MarshalJSON() ([]byte, error) {
-	return json.Marshal(stateJSON{v.Phase, v.Ownership, v.Eligibility, v.Blocking, v.Outcome, v.Attempt, v.Public()})
+	return json.Marshal(struct {
+		stateJSON
+		Public PublicState `json:"public_state"`
+	}{stateJSON(v), v.Public()})
 }
 
-// UnmarshalJSON reads the dimensions and refuses unknown words.
+// UnmarshalJSON reads the dimensions and refuses missing and unknown words; the
+// public state is not read.
 func (v *StateVector) UnmarshalJSON(data []byte) error {
 	var j stateJSON
 	if err := json.Unmarshal(data, &j); err != nil {
 		return fmt.Errorf("state_vector: %w", err)
 	}
-	read := StateVector{j.Phase, j.Ownership, j.Eligibility, j.Blocking, j.Outcome, j.Attempt}
+	read := StateVector(j)
 	if err := read.Validate(); err != nil {
 		return err
 	}
