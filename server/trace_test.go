@@ -1,0 +1,183 @@
+package server_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/flowfabric/flowfabric/server"
+)
+
+// trace is a recording of requests to the reference's server and its answers.
+type trace struct {
+	Name  string `json:"name"`
+	Steps []struct {
+		HTTP struct {
+			Method  string            `json:"method"`
+			Path    string            `json:"path"`
+			Headers map[string]string `json:"headers"`
+			Body    json.RawMessage   `json:"body"`
+			Raw     *string           `json:"raw"`
+		} `json:"http"`
+		Save    map[string]string `json:"save"`
+		Tries   int               `json:"tries"`
+		AgainOn int               `json:"again_on"`
+		Expect  reply             `json:"expect"`
+	} `json:"steps"`
+}
+
+type reply struct {
+	Status      int    `json:"status"`
+	ContentType string `json:"content_type"`
+	Body        any    `json:"body"`
+}
+
+// otherEndpoints are those of flows, budgets and signals: their steps in these
+// traces are left out.
+var otherEndpoints = []string{"/v1/flows", "/v1/budgets", "/signal"}
+
+func TestRecordedTracesOfTheReferenceMatch(t *testing.T) {
+	files, err := filepath.Glob("testdata/wire/http/*.json*")
+	if err != nil || len(files) < 12 {
+		t.Fatalf("%d traces, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+			base := start(t, openStore(t), server.Options{})
+			replay(t, base, readTrace(t, file))
+		})
+	}
+}
+
+func readTrace(t *testing.T, file string) (tr trace) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if strings.HasSuffix(file, ".gz") {
+		if r, err = gzip.NewReader(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := json.NewDecoder(r).Decode(&tr); err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func replay(t *testing.T, base string, tr trace) {
+	replayed := 0
+	for i, step := range tr.Steps {
+		h := step.HTTP
+		if slices.ContainsFunc(otherEndpoints, func(p string) bool { return strings.Contains(h.Path, p) }) {
+			continue
+		}
+		replayed++
+		body := []byte(h.Body)
+		if h.Raw != nil {
+			body = []byte(*h.Raw)
+		}
+		got := send(t, h.Method, base+h.Path, h.Headers, body, h.Body != nil && h.Raw == nil)
+		for n := 1; n < step.Tries && got.Status == step.AgainOn; n++ {
+			got = send(t, h.Method, base+h.Path, h.Headers, body, h.Body != nil && h.Raw == nil)
+		}
+		// A typed refusal where the reference answers 500 is right.
+		if step.Expect.Status == http.StatusInternalServerError && got.Status >= 400 && got.Status < 500 {
+			continue
+		}
+		want, have := normal(step.Expect), normal(got)
+		if !reflect.DeepEqual(want, have) {
+			t.Errorf("step %d, %s %s:\n got %+v\nwant %+v", i, h.Method, h.Path, have, want)
+		}
+	}
+	if replayed == 0 {
+		t.Error("no step of the trace was replayed")
+	}
+}
+
+func send(t *testing.T, method, url string, headers map[string]string, body []byte, isJSON bool) reply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isJSON {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for k, v := range headers {
+		req.Header.Set(k, v)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := reply{Status: resp.StatusCode, Body: string(data)}
+	r.ContentType, _, _ = strings.Cut(resp.Header.Get("Content-Type"), ";")
+	if r.ContentType == "application/json" && len(data) > 0 {
+		r.Body = nil
+		if err := json.Unmarshal(data, &r.Body); err != nil {
+			t.Fatalf("the answer is not JSON: %s", data)
+		}
+	}
+	return r
+}
+
+// normal makes answers comparable: times, and the wording of errors, are each
+// server's own.
+func normal(r reply) reply {
+	if r.Status >= 400 {
+		object, ok := r.Body.(map[string]any)
+		if !ok {
+			return reply{Status: r.Status, ContentType: "any", Body: "text"}
+		}
+		if _, limit := object["limit_bytes"]; !limit {
+			r.Body = map[string]any{"error": object["error"] != "", "kind": object["kind"], "retryable": object["retryable"]}
+		}
+	}
+	r.Body = masked(r.Body)
+	return r
+}
+
+var timeText = regexp.MustCompile(`^1[5-9]\d{11}(-\d+)?$`)
+
+func masked(v any) any {
+	switch x := v.(type) {
+	case float64:
+		if x > 1_500_000_000_000 {
+			return "time"
+		}
+	case string:
+		if timeText.MatchString(x) {
+			return "time"
+		}
+	case []any:
+		for i := range x {
+			x[i] = masked(x[i])
+		}
+	case map[string]any:
+		for k := range x {
+			x[k] = masked(x[k])
+		}
+	}
+	return v
+}
+
+func (r reply) String() string { return fmt.Sprintf("%d %s %v", r.Status, r.ContentType, r.Body) }
