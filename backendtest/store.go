@@ -64,7 +64,7 @@ func reopened(s *subject) {
 	}
 	c := s.start(policed(func(p *ff.ExecutionPolicy) { p.Retry = ff.FixedRetry(3, time.Minute) }))
 	lost := s.lose(ff.CreateExecution{Lane: "lost", Tags: map[string]string{"a.b": "c"}, Payload: []byte("in")})
-	done := s.start(ff.CreateExecution{IdempotencyKey: "key"})
+	done := s.start(ff.CreateExecution{Lane: "done", IdempotencyKey: "key"})
 	_, err := s.CompleteExecution(s.Context(), ff.CompleteExecution{LeaseRef: done.Ref(), Result: []byte("out")})
 	s.must(err)
 	s.register(ff.RegisterWorker{Claimant: who("a", "gpu"), Lanes: []ff.LaneID{mainLane}})
@@ -78,7 +78,7 @@ func reopened(s *subject) {
 
 	// It goes on where it was.
 	s.refused(s.renew(c.Ref(), ttl).Err, ff.ErrLeaseExpired)
-	r, err := s.CreateExecution(s.Context(), filled(ff.CreateExecution{IdempotencyKey: "key"}))
+	r, err := s.CreateExecution(s.Context(), filled(ff.CreateExecution{Lane: "done", IdempotencyKey: "key"}))
 	s.must(err)
 	s.equal("the duplicate", r, ff.CreateExecutionResult{ID: done.Execution.ID, State: ff.StateCompleted, Duplicate: true})
 	_, err = s.claimGranted(waiting, who("a"))
