@@ -134,6 +134,7 @@ func safely(h Handler) Handler {
 
 // serve runs the handler of a task and does what its outcome says.
 func (w *Worker) serve(t *Task) {
+	defer func() { <-w.slots }()
 	result, err := w.handler(t.Kind())(t.ctx, t)
 	var p *panicError
 	if errors.As(err, &p) {

@@ -53,17 +53,12 @@ func (l *leases) add(t *Task) {
 	}
 }
 
-// remove reports whether the task was still held.
-func (l *leases) remove(t *Task) bool {
+func (l *leases) remove(t *Task) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.held[t]; !ok {
-		return false
-	}
 	delete(l.held, t)
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return true
 }
 
 func (l *leases) all() []*Task {

@@ -30,17 +30,24 @@ type Task struct {
 	mu      sync.Mutex
 	expiry  *time.Timer
 	timeout *time.Timer
-	ended   bool
+	// ending says that the call which ends the task was begun, or that the task
+	// was lost; finished that it holds nothing any more.
+	ending, finished bool
+	// served says that Run holds the slot until the handler returns.
+	served bool
 }
 
 // newTask starts the life of a claimed execution. The store's clock at the claim
 // and the local instant of its answer tell how long everything lasts, whatever
 // the local clock says.
-func newTask(w *Worker, c *ff.Claimed, storeNow, got time.Time) *Task {
-	t := &Task{w: w, claimed: c, ref: c.Ref()}
+func newTask(w *Worker, c *ff.Claimed, storeNow, got time.Time, served bool) *Task {
+	t := &Task{w: w, claimed: c, ref: c.Ref(), served: served}
 	t.life, t.endLife = context.WithCancelCause(context.WithoutCancel(w.drain))
 	t.ctx, t.interrupt = context.WithCancelCause(t.life)
 	t.ctx = context.WithValue(t.ctx, taskKey{}, t)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.leases.add(t)
 	left := c.Execution.Lease.ExpiresAt.Sub(storeNow) - time.Since(got)
 	t.expiry = time.AfterFunc(left, func() { t.lose(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time")) })
 	if end := earliest(c.Execution.AttemptTimeoutAt, c.Execution.Deadline); !end.IsZero() {
@@ -180,13 +187,9 @@ func (t *Task) Release(ctx context.Context, reason string) error {
 // store could not answer is repeated: the terminal commands of the same holder
 // may be. Whatever a repetition is refused with after that is final.
 func (t *Task) end(ctx context.Context, call func(context.Context) error) error {
-	t.mu.Lock()
-	if t.ended {
-		t.mu.Unlock()
+	if !t.beginEnd() {
 		return ErrEnded
 	}
-	t.ended = true
-	t.mu.Unlock()
 	defer t.finish()
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -213,6 +216,15 @@ func (t *Task) end(ctx context.Context, call func(context.Context) error) error 
 	}
 }
 
+// beginEnd reports whether the caller is the one who ends the task.
+func (t *Task) beginEnd() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := !t.ending
+	t.ending = true
+	return first
+}
+
 // unreachable reports whether the store did not answer, in contrast to refusing.
 func unreachable(err error) bool {
 	e, ok := ff.AsError(err)
@@ -230,20 +242,16 @@ func unreachable(err error) bool {
 func (t *Task) renewed(until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.ended {
+	if !t.finished {
 		t.expiry.Reset(time.Until(until))
 	}
 }
 
-// lose ends a task whose lease is gone.
+// lose ends a task whose lease is gone. A call that is ending it gives up.
 func (t *Task) lose(cause error) {
 	t.endLife(cause)
-	t.mu.Lock()
-	ended := t.ended
-	t.ended = true
-	t.mu.Unlock()
-	if !ended {
-		t.w.log.Warn("task ended by the store", "execution_id", t.ref.ID, "kind", t.Kind(), "cause", cause)
+	if t.beginEnd() {
+		t.w.log.Warn("task lost", "execution_id", t.ref.ID, "kind", t.Kind(), "cause", cause)
 		t.finish()
 	}
 }
@@ -256,13 +264,19 @@ func (t *Task) noteLoss(err error) {
 	}
 }
 
-// finish releases what the task holds in the worker. It may be called twice.
+// finish releases what the task holds in the worker. The slot of a task that Run
+// serves is released when its handler returns.
 func (t *Task) finish() {
+	t.mu.Lock()
+	t.finished = true
 	t.expiry.Stop()
 	if t.timeout != nil {
 		t.timeout.Stop()
 	}
-	if t.w.leases.remove(t) {
+	served := t.served
+	t.mu.Unlock()
+	t.w.leases.remove(t)
+	if !served {
 		<-t.w.slots
 	}
 	t.interrupt(ErrEnded)

@@ -225,7 +225,7 @@ func (w *Worker) Claim(ctx context.Context) (*Task, error) {
 		return nil, err
 	}
 	for {
-		tasks, err := w.claim(ctx, 1)
+		tasks, err := w.claim(ctx, 1, false)
 		if len(tasks) > 0 {
 			return tasks[0], nil
 		}
@@ -252,7 +252,7 @@ func (w *Worker) acquireSlot(ctx context.Context) error {
 
 // claim asks for up to n executions, for which the caller holds slots, and waits
 // up to the poll interval.
-func (w *Worker) claim(ctx context.Context, n int) ([]*Task, error) {
+func (w *Worker) claim(ctx context.Context, n int, served bool) ([]*Task, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.drain, cancel)()
@@ -268,8 +268,7 @@ func (w *Worker) claim(ctx context.Context, n int) ([]*Task, error) {
 	got := time.Now()
 	tasks := make([]*Task, len(r.Claimed))
 	for i := range r.Claimed {
-		tasks[i] = newTask(w, &r.Claimed[i], r.Now, got)
-		w.leases.add(tasks[i])
+		tasks[i] = newTask(w, &r.Claimed[i], r.Now, got, served)
 	}
 	return tasks, nil
 }
@@ -287,7 +286,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			break
 		}
 		held := 1 + w.freeSlots()
-		tasks, err := w.claim(ctx, held)
+		tasks, err := w.claim(ctx, held, true)
 		for range held - len(tasks) {
 			<-w.slots
 		}
