@@ -160,9 +160,10 @@ type EventPage struct {
 type ReplayWith struct {
 	Reason      string `json:"reason,omitempty" maxLength:"4096"`
 	RequestedBy string `json:"requested_by,omitempty" maxLength:"256"`
-	// Payload or PayloadBase64, when given, replaces the input.
+	// Payload or PayloadBase64, when given, replaces the input; an empty
+	// PayloadBase64 by nothing.
 	Payload       json.RawMessage `json:"payload,omitempty"`
-	PayloadBase64 []byte          `json:"payload_base64,omitempty"`
+	PayloadBase64 []byte          `json:"payload_base64,omitzero"`
 }
 
 // StateAnswer is the state after a command.

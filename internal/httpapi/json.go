@@ -13,8 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -24,7 +28,7 @@ import (
 // maxDepth bounds the nesting of a body.
 const maxDepth = 64
 
-// Malformed is a body that is not JSON; Shape is JSON of the wrong shape. The
+// ErrMalformed is a body that is not JSON; ErrShape is JSON of the wrong shape. The
 // server answers 400 and 422 (spec 08 §1.6).
 var (
 	ErrMalformed = errors.New("malformed JSON")
@@ -42,61 +46,152 @@ const (
 )
 
 // Decode reads one JSON object into a T. Fields named in required must be there
-// and not null. Errors wrap ErrMalformed or ErrShape and name the field.
+// and not null. Errors wrap ErrMalformed or ErrShape and name the field, what it
+// was and what it must be.
 func Decode[T any](body []byte, unknown Unknown, required ...string) (T, error) {
 	var v T
 	if !utf8.Valid(body) {
 		return v, fmt.Errorf("%w: the body is not valid UTF-8", ErrMalformed)
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
-	var first json.RawMessage
-	if err := dec.Decode(&first); err != nil {
+	var object json.RawMessage
+	if err := dec.Decode(&object); err != nil {
 		if errors.Is(err, io.EOF) {
 			return v, fmt.Errorf("%w: the body is empty", ErrMalformed)
 		}
 		return v, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if err := checkTree(first); err != nil {
+	if err := checkTree(object); err != nil {
 		return v, err
 	}
-	if err := checkRequired(first, required); err != nil {
+	fields, err := checkFields(reflect.TypeFor[T](), object, unknown, required)
+	if err != nil {
 		return v, err
 	}
-	strict := json.NewDecoder(bytes.NewReader(first))
-	if unknown == RefuseUnknown {
-		strict.DisallowUnknownFields()
+	if err := fields.decode(object, &v, unknown); err != nil {
+		return v, err
 	}
-	if err := strict.Decode(&v); err != nil {
-		return v, shapeError(err)
-	}
-	if rest, _ := io.ReadAll(io.MultiReader(dec.Buffered(), bytes.NewReader(body[dec.InputOffset():]))); len(bytes.TrimSpace(rest)) > 0 {
+	if rest := body[dec.InputOffset():]; len(bytes.TrimSpace(rest)) > 0 {
 		return v, fmt.Errorf("%w: something follows the JSON object", ErrMalformed)
 	}
 	return v, nil
 }
 
-func checkRequired(object json.RawMessage, required []string) error {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(object, &fields); err != nil || fields == nil {
-		return fmt.Errorf("%w: the body must be an object", ErrShape)
+// fields are the fields of a body.
+type fields map[string]json.RawMessage
+
+// checkFields reads the fields of an object for a type. Field names count as they
+// are spelt: encoding/json would take KIND for kind, and for a second kind beside
+// the first.
+func checkFields(t reflect.Type, object json.RawMessage, unknown Unknown, required []string) (fields, error) {
+	var given fields
+	if err := json.Unmarshal(object, &given); err != nil || given == nil {
+		return nil, fmt.Errorf("%w: the body must be an object", ErrShape)
 	}
 	for _, name := range required {
-		switch value, ok := fields[name]; {
+		switch value, ok := given[name]; {
 		case !ok:
-			return fmt.Errorf("%w: field %s is missing", ErrShape, name)
+			return nil, fmt.Errorf("%w: field %s is missing", ErrShape, name)
 		case string(value) == "null":
-			return fmt.Errorf("%w: field %s must not be null", ErrShape, name)
+			return nil, fmt.Errorf("%w: field %s must not be null", ErrShape, name)
 		}
 	}
-	return nil
+	known := namesOf(t)
+	for name := range given {
+		if slices.Contains(known, name) {
+			continue
+		}
+		if unknown == RefuseUnknown {
+			return nil, fmt.Errorf("%w: field %.100q is unknown; the fields are %s", ErrShape, name, strings.Join(known, ", "))
+		}
+		delete(given, name)
+	}
+	return given, nil
 }
 
-func shapeError(err error) error {
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) {
-		return fmt.Errorf("%w: field %s: %s does not fit %s", ErrShape, t.Field, t.Value, t.Type)
+// decode reads the fields into v.
+func (f fields) decode(object json.RawMessage, v any, unknown Unknown) error {
+	if unknown == IgnoreUnknown {
+		var err error
+		if object, err = json.Marshal(f); err != nil {
+			return fmt.Errorf("%w: %w", ErrShape, err)
+		}
 	}
-	return fmt.Errorf("%w: %w", ErrShape, err)
+	dec := json.NewDecoder(bytes.NewReader(object))
+	if unknown == RefuseUnknown {
+		dec.DisallowUnknownFields()
+	}
+	err := dec.Decode(v)
+	if err == nil {
+		return nil
+	}
+	var t *json.UnmarshalTypeError
+	if errors.As(err, &t) && t.Field != "" {
+		return fmt.Errorf("%w: field %s: must be %s (got %s)", ErrShape, fieldPath(t.Field), expected(t.Type), t.Value)
+	}
+	return fmt.Errorf("%w: %s%w", ErrShape, f.culprit(reflect.TypeOf(v).Elem()), err)
+}
+
+// culprit names the field that does not fit a type, for the errors of types that
+// decode themselves: those do not say which field they were.
+func (f fields) culprit(t reflect.Type) string {
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		one, err := json.Marshal(fields{name: f[name]})
+		if err == nil && json.Unmarshal(one, reflect.New(t).Interface()) != nil {
+			return "field " + name + ": "
+		}
+	}
+	return ""
+}
+
+// fieldPath is the path of a field without the names of embedded types, which
+// are not in the JSON.
+func fieldPath(path string) string {
+	parts := slices.DeleteFunc(strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' })
+	return strings.Join(parts, ".")
+}
+
+// expected says in words of JSON what fits a type.
+func expected(t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		high := int64(1)<<(t.Bits()-1) - 1
+		return fmt.Sprintf("a whole number from %d to %d", -high-1, high)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-t.Bits()))
+	case reflect.String:
+		return "a text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	}
+	return "an object"
+}
+
+// names are the field names by type.
+var names sync.Map
+
+// namesOf lists the names of the fields of a struct, with those of embedded
+// structs, in order.
+func namesOf(t reflect.Type) []string {
+	if list, ok := names.Load(t); ok {
+		return list.([]string)
+	}
+	var list []string
+	for f := range t.Fields() {
+		if f.Anonymous {
+			list = append(list, namesOf(f.Type)...)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		list = append(list, name)
+	}
+	names.Store(t, list)
+	return list
 }
 
 // checkTree refuses repeated fields and deep nesting.
@@ -168,7 +263,7 @@ func (b *Bytes) UnmarshalJSON(data []byte) error {
 	}
 	var numbers []uint16 // a []uint8 would be read as base64
 	if err := json.Unmarshal(data, &numbers); err != nil {
-		return fmt.Errorf("bytes must be a list of numbers from 0 to 255: %w", err)
+		return errors.New("bytes must be a list of numbers from 0 to 255")
 	}
 	read := make([]byte, len(numbers))
 	for i, n := range numbers {
@@ -215,8 +310,9 @@ func (t *Time) UnmarshalJSON(data []byte) error {
 // Millis is a duration in milliseconds.
 type Millis int64
 
-// MillisOf makes a Millis.
-func MillisOf(d time.Duration) Millis { return Millis(d.Milliseconds()) }
+// MillisOf makes a Millis. Parts of a millisecond are rounded up: a duration that
+// is there must not become none.
+func MillisOf(d time.Duration) Millis { return Millis((d + time.Millisecond - 1) / time.Millisecond) }
 
 // Duration is the duration; field names it in the error when it is negative or
 // too long to be one.
