@@ -267,13 +267,15 @@ type PublicError struct {
 	Retryable *bool  `json:"retryable,omitempty"`
 	Code      string `json:"code,omitempty"`
 	Field     string `json:"field,omitempty"`
+	// Details are those of Error.
+	Details []string `json:"details,omitempty"`
 }
 
 // Public is the error as callers from outside see it. The text of a fault of the
 // server or its store gives way to the meaning of the code when it may quote a
 // cause (addresses, paths, SQL): the cause is for the log.
 func (e *Error) Public() PublicError {
-	p := PublicError{Error: e.Error(), Kind: e.HTTPKind(), Code: string(e.Code), Field: e.Field}
+	p := PublicError{Error: e.Error(), Kind: e.HTTPKind(), Code: string(e.Code), Field: e.Field, Details: e.Details}
 	if p.Kind != "" {
 		retryable := e.Retryable() && e.Code != CodeRetryExhausted
 		p.Retryable = &retryable
@@ -282,7 +284,7 @@ func (e *Error) Public() PublicError {
 	case kind == KindNotFound:
 		p.Error = notFoundPrefix + e.Entity()
 	case kind == KindInternal, kind == KindBug, e.Err != nil && e.HTTPStatus() >= http.StatusInternalServerError:
-		p.Error = (&Error{Code: e.Code}).Error()
+		p.Error, p.Details = (&Error{Code: e.Code}).Error(), nil
 	}
 	return p
 }
@@ -308,7 +310,7 @@ func PublicErrorOf(err error) (status int, p PublicError) {
 // sends none) is read by its kind and text, and by its status when those say
 // nothing.
 func (p PublicError) Restore(status int) *Error {
-	e := &Error{Code: Code(p.Code), Field: p.Field, Detail: p.Error}
+	e := &Error{Code: Code(p.Code), Field: p.Field, Detail: p.Error, Details: p.Details}
 	if _, known := catalogue[e.Code]; !known {
 		e.Code = p.guess(status)
 		return e

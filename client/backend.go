@@ -14,7 +14,7 @@ import (
 
 // Remote is a store at the other end of a server. Commands are repeated when the
 // server cannot be reached, if that is safe: reads are, terminal commands of a
-// holder are, and submits are because each carries an id or an idempotency key.
+// holder are, and submits are because each carries an id.
 // A claim whose answer is lost is not: its lease runs out.
 type Remote struct{ c *Client }
 
@@ -52,18 +52,25 @@ func unwrapItem(err error) error {
 	return &shown
 }
 
-// CreateExecutions submits many executions. An execution without an id and
-// without a key gets a random key, so that a repeated call stores it once.
+// CreateExecutions submits many executions. An execution without an id gets one
+// here, so that a repeated call stores it once.
 func (r *Remote) CreateExecutions(ctx context.Context, c ff.CreateExecutions) (ff.CreateExecutionsResult, error) {
 	if err := c.Validate(); err != nil {
 		return ff.CreateExecutionsResult{}, err
 	}
 	b := httpapi.CreateMany{Executions: make([]httpapi.CreateItem, len(c.Executions))}
+	minted := make([]ff.ExecutionID, len(c.Executions))
 	for i := range c.Executions {
 		b.Executions[i] = httpapi.CreateItem{LaneID: c.Executions[i].Lane, Submit: httpapi.SubmitOf(&c.Executions[i])}
-		if c.Executions[i].ID.IsZero() && c.Executions[i].IdempotencyKey == "" {
-			b.Executions[i].IdempotencyKey = "auto:" + ff.NewAttemptID().String()
+		if !c.Executions[i].ID.IsZero() {
+			continue
 		}
+		partitions, err := r.partitions(ctx)
+		if err != nil {
+			return ff.CreateExecutionsResult{}, err
+		}
+		minted[i] = ff.NewExecutionID(c.Executions[i].Lane, partitions)
+		b.Executions[i].ExecutionID = minted[i]
 	}
 	var out httpapi.SubmittedBatch
 	if err := r.c.do(ctx, call{method: "POST", path: "/v1/executions/create-many", body: b, out: &out}); err != nil {
@@ -74,12 +81,26 @@ func (r *Remote) CreateExecutions(ctx context.Context, c ff.CreateExecutions) (f
 	}
 	got := ff.CreateExecutionsResult{Results: make([]ff.CreateExecutionResult, len(out.Results))}
 	for i, s := range out.Results {
-		// A repeated call of ours finds what the lost one stored: not a duplicate
-		// of anybody else.
-		duplicate := s.Duplicate && (!c.Executions[i].ID.IsZero() || c.Executions[i].IdempotencyKey != "")
-		got.Results[i] = ff.CreateExecutionResult{ID: s.ExecutionID, State: s.State, Duplicate: duplicate}
+		// What a call of ours stored whose answer was lost is no duplicate.
+		got.Results[i] = ff.CreateExecutionResult{ID: s.ExecutionID, State: s.State, Duplicate: s.Duplicate && s.ExecutionID != minted[i]}
 	}
 	return got, nil
+}
+
+// partitions asks the server once: a store never changes them.
+func (r *Remote) partitions(ctx context.Context) (ff.PartitionConfig, error) {
+	if known := r.c.partitions.Load(); known != nil {
+		return *known, nil
+	}
+	info, err := r.Info(ctx)
+	if err == nil {
+		err = info.Partitions.Validate()
+	}
+	if err != nil {
+		return ff.PartitionConfig{}, err
+	}
+	r.c.partitions.Store(&info.Partitions)
+	return info.Partitions, nil
 }
 
 // Execution reads the record.
@@ -353,10 +374,7 @@ func (r *Remote) DelayExecution(ctx context.Context, c ff.DelayExecution) (ff.De
 	if err := c.Validate(); err != nil {
 		return ff.DelayExecutionResult{}, err
 	}
-	b := httpapi.Delay{Fence: c.Fence, Until: httpapi.At(c.Until), Source: c.Source}
-	if c.For > 0 {
-		b.DelayMS = max(1, httpapi.MillisOf(c.For))
-	}
+	b := httpapi.Delay{Fence: c.Fence, Until: httpapi.At(c.Until), DelayMS: httpapi.MillisOf(c.For), Source: c.Source}
 	var out httpapi.Delayed
 	err := r.c.do(ctx, call{method: "POST", path: executionPath(c.ID, "/delay"), once: true, body: b, out: &out})
 	return ff.DelayExecutionResult{Until: out.Until.Time}, err
@@ -501,5 +519,5 @@ func (r *Remote) Now(ctx context.Context) (time.Time, error) {
 	return out.Now.Time, err
 }
 
-// Close closes idle connections.
+// Close closes the client.
 func (r *Remote) Close() error { return r.c.Close() }

@@ -1,6 +1,15 @@
 // Package client talks to a FlowFabric server: it submits, reads and steers
-// executions. [Client.Backend] is the same as a [flowfabric.Backend], with which a
-// worker on another machine needs only the server's URL.
+// executions, and waits for their results. [Client.Backend] is the same as a
+// [flowfabric.Backend], with which a worker on another machine needs only the
+// server's URL.
+//
+// Errors are *flowfabric.Error with the codes of the store, so that errors.Is and
+// the sentinels work as they do beside the store; transport when the server
+// cannot be reached, timeout when it does not answer in time. Calls are repeated
+// when the server cannot be reached or is busy and that is safe: reads are, what
+// the holder of a lease says about its end is, and submits are because each
+// carries an id. A call that must not happen twice is repeated only when it
+// certainly did not reach the server.
 package client
 
 import (
@@ -14,7 +23,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -42,6 +53,11 @@ type Client struct {
 	owned    *http.Transport
 	timeout  time.Duration
 	retries  uint
+	// life ends with Close, and every call with it.
+	life context.Context
+	end  context.CancelFunc
+	// partitions are those of the server's store, once they are known.
+	partitions atomic.Pointer[ff.PartitionConfig]
 }
 
 // Option changes a Client.
@@ -54,7 +70,8 @@ func WithToken(token string) Option { return func(c *Client) { c.token = token }
 func WithInsecureToken() Option { return func(c *Client) { c.insecure = true } }
 
 // WithHTTPClient uses an HTTP client of one's own. It must have no timeout
-// shorter than the longest wait for work.
+// shorter than the longest wait for work. Redirects are not followed whatever it
+// says: they could lead the token elsewhere.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
 // WithTimeout bounds each call, besides the time that it asks the server to wait.
@@ -92,6 +109,10 @@ func New(server string, options ...Option) (*Client, error) {
 		}
 		c.http = &http.Client{Transport: c.owned}
 	}
+	own := *c.http
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &own
+	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
@@ -100,8 +121,10 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// Close closes idle connections.
+// Close ends the calls that run, refuses later ones with unavailable, and closes
+// idle connections. It may be called again.
 func (c *Client) Close() error {
+	c.end()
 	if c.owned != nil {
 		c.owned.CloseIdleConnections()
 	}
@@ -152,6 +175,9 @@ func (c *Client) do(ctx context.Context, k call) error {
 // connection that was refused has sent nothing, so even a call that must be made
 // once may.
 func (c *Client) repeatable(k call, err error) bool {
+	if c.life.Err() != nil {
+		return false
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return true
@@ -168,23 +194,15 @@ func (c *Client) repeatable(k call, err error) bool {
 }
 
 func (c *Client) try(ctx context.Context, k call, body []byte) error {
+	if c.life.Err() != nil {
+		return errClosed
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout+k.wait)
 	defer cancel()
-	target := *c.base
-	target.Path, target.RawPath = "", ""
-	address := target.String() + strings.TrimRight(c.base.EscapedPath(), "/") + k.path
-	if len(k.query) > 0 {
-		address += "?" + k.query.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, k.method, address, bytes.NewReader(body))
+	defer context.AfterFunc(c.life, cancel)()
+	req, err := c.request(ctx, k, body)
 	if err != nil {
-		return ff.InvalidInput("server", "cannot make a request to %s: %w", c.base.Redacted(), err)
-	}
-	if k.body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+		return err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -201,9 +219,34 @@ func (c *Client) try(ctx context.Context, k call, body []byte) error {
 	return k.read(resp, data)
 }
 
+// errClosed is what every call gets after Close.
+var errClosed = ff.NewError(ff.CodeUnavailable, "the client is closed")
+
+func (c *Client) request(ctx context.Context, k call, body []byte) (*http.Request, error) {
+	target := *c.base
+	target.Path, target.RawPath = "", ""
+	address := target.String() + strings.TrimRight(c.base.EscapedPath(), "/") + k.path
+	if len(k.query) > 0 {
+		address += "?" + k.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, k.method, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, ff.InvalidInput("server", "cannot make a request to %s: %w", c.base.Redacted(), err)
+	}
+	if k.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return req, nil
+}
+
 // unreachable is the error of a request without an answer.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	switch {
+	case c.life.Err() != nil:
+		return errClosed
 	case errors.Is(ctx.Err(), context.Canceled):
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -242,7 +285,11 @@ func refusal(resp *http.Response, data []byte) error {
 		p = ff.PublicError{Error: fmt.Sprintf("status %d: %.200s", resp.StatusCode, bytes.TrimSpace(data))}
 	}
 	if resp.StatusCode == http.StatusUnauthorized {
-		return ff.NewError(ff.CodeUnauthorized, "the server wants a token: "+p.Error)
+		return ff.NewError(ff.CodeUnauthorized, "the server wants another token (WithToken): "+p.Error)
 	}
-	return p.Restore(resp.StatusCode)
+	e := p.Restore(resp.StatusCode)
+	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return e
 }

@@ -75,7 +75,8 @@ func New(store ff.Backend, o Options) (*Server, error) {
 	if o.Meter == nil {
 		o.Meter = noop.Meter{}
 	}
-	claims, err := scheduler.New(store, scheduler.Options{Meter: o.Meter})
+	// Lanes are served in the order of each claim: workers take turns themselves.
+	claims, err := scheduler.New(store, scheduler.Options{Order: scheduler.Strict, Meter: o.Meter})
 	if err != nil {
 		return nil, err
 	}
