@@ -236,6 +236,22 @@ func (w *Worker) Claim(ctx context.Context) (*Task, error) {
 	}
 }
 
+// RunOne claims one execution, if there is one now, runs its handler to the end
+// and reports whether there was one. It is for tests and for workers that are
+// started by a timer.
+func (w *Worker) RunOne(ctx context.Context) (bool, error) {
+	if err := w.acquireSlot(ctx); err != nil {
+		return false, err
+	}
+	tasks, err := w.claimWithin(ctx, 1, true, 0)
+	if len(tasks) == 0 {
+		<-w.slots
+		return false, err
+	}
+	w.serve(tasks[0])
+	return true, nil
+}
+
 func (w *Worker) acquireSlot(ctx context.Context) error {
 	if w.drain.Err() != nil {
 		return ErrDraining
@@ -253,11 +269,15 @@ func (w *Worker) acquireSlot(ctx context.Context) error {
 // claim asks for up to n executions, for which the caller holds slots, and waits
 // up to the poll interval.
 func (w *Worker) claim(ctx context.Context, n int, served bool) ([]*Task, error) {
+	return w.claimWithin(ctx, n, served, w.cfg.PollInterval)
+}
+
+func (w *Worker) claimWithin(ctx context.Context, n int, served bool, wait time.Duration) ([]*Task, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.drain, cancel)()
 	r, err := w.claims.Claim(ctx, ff.Claim{
-		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(n, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: w.cfg.PollInterval,
+		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(n, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: wait,
 	})
 	if err != nil {
 		if w.drain.Err() != nil {

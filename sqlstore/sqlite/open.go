@@ -1,10 +1,9 @@
 // Package sqlite is the embedded store: flowfabric.Backend in one SQLite file,
 // for one process at a time.
 //
-// The driver is zombiezen.com/go/sqlite, which drives the pure Go engine of
-// modernc.org without database/sql: on the small transactions here that saves a
-// good part of the time per statement. Migrations therefore have a small runner
-// of their own, see migrate.go.
+// The driver is zombiezen.com/go/sqlite: the pure Go engine of modernc.org,
+// driven without the layer of database/sql. Migrations therefore have a small
+// runner of their own, see migrate.go.
 package sqlite
 
 import (
