@@ -221,8 +221,8 @@ func (s *subject) sweep(kinds ...ff.SweepKind) (processed int) {
 		for more := true; more; {
 			r, err := s.Sweep(s.Context(), ff.Sweep{Kind: k})
 			s.must(err)
-			if r.Errors > 0 {
-				s.Fatalf("sweep %s: %d errors", k, r.Errors)
+			if r.Errors > 0 || r.More && r.Processed == 0 {
+				s.Fatalf("sweep %s: %+v", k, r)
 			}
 			processed, more = processed+r.Processed, r.More
 		}

@@ -208,6 +208,11 @@ func nobodyClaimsTwice(s *subject) {
 // interval at which stores poll for safety.
 const prompt = 500 * time.Millisecond
 
+// settle lets a call that was just begun in another goroutine come to the point
+// where it waits. What is tested holds without it too, but would then often find
+// its work at once.
+func settle() { <-time.After(3 * time.Millisecond) }
+
 // waiting runs a claim that waits, and gives what it claimed.
 func (s *subject) waiting(c ff.Claim) <-chan []ff.Claimed {
 	claimed := make(chan []ff.Claimed, 1)
@@ -222,6 +227,7 @@ func (s *subject) waiting(c ff.Claim) <-chan []ff.Claimed {
 		}
 		claimed <- r.Claimed
 	}()
+	settle()
 	return claimed
 }
 

@@ -33,6 +33,9 @@ func (s *subject) events(q ff.ReadEvents) []ff.Event {
 		if len(r.Events) == 0 {
 			return all
 		}
+		if r.Next == q.After || len(all) > 100_000 {
+			s.Fatalf("%d events after %q go on at %q", len(r.Events), q.After, r.Next)
+		}
 		q.After = r.Next
 	}
 }
@@ -169,6 +172,7 @@ func eventWait(s *subject) {
 			}
 			read <- r
 		}()
+		settle()
 		start := time.Now()
 		s.claim(ff.Claim{})
 		r := <-read

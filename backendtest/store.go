@@ -62,12 +62,13 @@ func reopened(s *subject) {
 	if s.Reopen == nil {
 		return // Nothing is kept beyond the life of this store.
 	}
-	c := s.start(policed(func(p *ff.ExecutionPolicy) { p.Retry = ff.FixedRetry(3, time.Minute) }))
+	lapsed := s.start(retrying(ff.FixedRetry(3, time.Minute)))
 	lost := s.lose(ff.CreateExecution{Lane: "lost", Tags: map[string]string{"a.b": "c"}, Payload: []byte("in")})
 	done := s.start(ff.CreateExecution{Lane: "done", IdempotencyKey: "key"})
 	_, err := s.CompleteExecution(s.Context(), ff.CompleteExecution{LeaseRef: done.Ref(), Result: []byte("out")})
 	s.must(err)
 	s.register(ff.RegisterWorker{Claimant: who("a", "gpu"), Lanes: []ff.LaneID{mainLane}})
+	active := s.start(ff.CreateExecution{Lane: "active"})
 	waiting := s.submit(ff.CreateExecution{Lane: "granted"})
 	s.grant(ff.GrantNext{Lane: "granted"})
 	s.submit(ff.CreateExecution{Delay: time.Second})
@@ -77,7 +78,8 @@ func reopened(s *subject) {
 	s.countsEqualRecount()
 
 	// It goes on where it was.
-	s.refused(s.renew(c.Ref(), ttl).Err, ff.ErrLeaseExpired)
+	s.refused(s.renew(lapsed.Ref(), ttl).Err, ff.ErrLeaseExpired)
+	s.must(s.renew(active.Ref(), ttl).Err)
 	r, err := s.CreateExecution(s.Context(), filled(ff.CreateExecution{Lane: "done", IdempotencyKey: "key"}))
 	s.must(err)
 	s.equal("the duplicate", r, ff.CreateExecutionResult{ID: done.Execution.ID, State: ff.StateCompleted, Duplicate: true})
