@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,11 +30,14 @@ type Handler func(ctx context.Context, t *Task) (result []byte, err error)
 // Middleware wraps handlers. The first one given to Use is the outermost.
 type Middleware func(next Handler) Handler
 
-// Use wraps all handlers, also those registered later. Call it before Run.
+// Use wraps all handlers, also those registered later. Each middleware is called
+// once for each kind, and once for all kinds without a handler. Call Use before
+// Run.
 func (w *Worker) Use(m ...Middleware) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.middleware = append(w.middleware, m...)
+	w.wrapped = nil
 }
 
 // Handle registers the handler of a kind of executions. The payload is decoded
@@ -64,6 +68,7 @@ func (w *Worker) HandleTask(kind string, h Handler) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.handlers[kind] = h
+	w.wrapped = nil
 }
 
 func decode(payload []byte, in any) error {
@@ -94,21 +99,30 @@ func encode(out any) ([]byte, error) {
 }
 
 // handler is the handler of a kind with its middleware; a kind without one gets
-// a handler that fails.
+// a handler that fails, by the retry policy: another worker may have the kind.
 func (w *Worker) handler(kind string) Handler {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := w.handlers[kind]
 	if h == nil {
-		h = func(context.Context, *Task) ([]byte, error) {
-			return nil, WithCategory(fmt.Errorf("runtime: no handler registered for execution_kind %q", kind), CategoryNoHandler)
-		}
+		kind, h = "", noHandler
+	}
+	if wrapped, ok := w.wrapped[kind]; ok {
+		return wrapped
 	}
 	h = safely(h)
-	for i := len(w.middleware) - 1; i >= 0; i-- {
-		h = w.middleware[i](h)
+	for _, m := range slices.Backward(w.middleware) {
+		h = m(h)
 	}
-	return safely(h)
+	if w.wrapped == nil {
+		w.wrapped = map[string]Handler{}
+	}
+	w.wrapped[kind] = safely(h)
+	return w.wrapped[kind]
+}
+
+func noHandler(_ context.Context, t *Task) ([]byte, error) {
+	return nil, WithCategory(fmt.Errorf("runtime: no handler registered for execution_kind %q", t.Kind()), CategoryNoHandler)
 }
 
 // panicError is a panic of a handler.
@@ -117,7 +131,12 @@ type panicError struct {
 	stack []byte
 }
 
-func (p *panicError) Error() string { return fmt.Sprintf("handler panicked: %v", p.value) }
+func (p *panicError) Error() string {
+	if p.value == nil {
+		return "handler ended its goroutine (runtime.Goexit, or FailNow of a test)"
+	}
+	return fmt.Sprintf("handler panicked: %v", p.value)
+}
 
 // safely turns a panic into an error, so that it fails one attempt and not the
 // process.
@@ -132,48 +151,69 @@ func safely(h Handler) Handler {
 	}
 }
 
-// serve runs the handler of a task and does what its outcome says.
+// serve runs the handler of a task and does what its outcome says. Whatever
+// breaks, the task is ended and the process goes on: a middleware may panic while
+// it wraps, an error while it is printed, and a handler may end its goroutine.
 func (w *Worker) serve(t *Task) {
 	defer func() { <-w.slots }()
+	returned := false
+	defer func() {
+		if !returned {
+			w.conclude(t, nil, WithCategory(&panicError{recover(), debug.Stack()}, CategoryHandlerPanic))
+		}
+	}()
 	result, err := w.handler(t.Kind())(t.ctx, t)
+	w.conclude(t, result, err)
+	returned = true
+}
+
+// conclude does what the outcome of a handler says.
+func (w *Worker) conclude(t *Task, result []byte, err error) {
 	var p *panicError
 	if errors.As(err, &p) {
 		w.log.Error("handler panicked", "execution_id", t.ID(), "kind", t.Kind(), "panic", p.value, "stack", string(p.stack))
 	}
 	// The end of a task does not depend on the handler's context: it may have
 	// ended while the lease lives.
-	err = w.conclude(context.WithoutCancel(t.ctx), t, result, err)
-	if err != nil && !errors.Is(err, ErrEnded) {
-		w.log.Warn("the outcome of a task was not stored", "execution_id", t.ID(), "kind", t.Kind(), "err", err)
+	ctx := context.WithoutCancel(t.ctx)
+	stored := t.apply(ctx, result, err)
+	if refused(stored) {
+		f := Failure{Reason: stored.Error(), Category: CategoryHandlerError}
+		if err == nil {
+			f.Category, f.NoRetry = CategoryResultEncode, true
+		}
+		_, stored = t.Fail(ctx, f)
+	}
+	if stored != nil && !errors.Is(stored, ErrEnded) {
+		w.log.Warn("the outcome of a task was not stored", "execution_id", t.ID(), "kind", t.Kind(), "err", stored)
 	}
 }
 
-func (w *Worker) conclude(ctx context.Context, t *Task, result []byte, err error) error {
+func (t *Task) apply(ctx context.Context, result []byte, err error) error {
 	if err == nil {
-		err := t.Complete(ctx, result)
-		if errors.Is(err, ff.ErrPayloadTooLarge) {
-			_, err = t.Fail(ctx, Failure{Reason: err.Error(), Category: CategoryResultEncode, NoRetry: true})
-		}
-		return err
-	}
-	if errors.Is(context.Cause(t.ctx), ErrDraining) {
-		return t.Release(ctx, "worker_shutdown")
+		return t.Complete(ctx, result)
 	}
 	var o *outcome
-	errors.As(err, &o)
-	switch {
-	case o != nil && o.cancel:
+	if !errors.As(err, &o) {
+		o = &outcome{}
+	}
+	switch cause := context.Cause(t.ctx); {
+	case o.cancel:
 		return t.Cancel(ctx, o.Error())
-	case o != nil && !o.until.IsZero():
+	case o.delayed && !o.until.IsZero():
 		return t.DelayUntil(ctx, o.until)
-	case o != nil && o.delay > 0:
+	case o.delayed:
 		return t.Delay(ctx, o.delay)
+	case errors.Is(cause, ErrDraining):
+		return t.Release(ctx, "worker_shutdown")
+	case errors.Is(cause, ErrTimeout):
+		// The store ends it at the same time, and says how.
+		t.count(ctx, "timeout", nil)
+		t.giveUp(ErrTimeout)
+		return nil
 	}
-	f := Failure{Reason: err.Error(), Category: categoryOf(err)}
-	if o != nil {
-		f.NoRetry, f.RetryAfter = o.permanent, o.retryAfter
-	}
-	_, err = t.Fail(ctx, f)
+	_, err = t.Fail(ctx, Failure{Reason: err.Error(), Category: categoryOf(err),
+		NoRetry: o.permanent, RetryAfter: min(max(0, o.retryAfter), ff.MaxDelay)})
 	return err
 }
 
@@ -183,6 +223,7 @@ type outcome struct {
 	permanent  bool
 	cancel     bool
 	retryAfter time.Duration
+	delayed    bool
 	delay      time.Duration
 	until      time.Time
 }
@@ -211,10 +252,10 @@ var errDelayed = errors.New("delayed by its handler")
 
 // Delay parks the execution: the same attempt goes on after d. It is not a
 // failure and uses no retry.
-func Delay(d time.Duration) error { return &outcome{err: errDelayed, delay: max(d, time.Millisecond)} }
+func Delay(d time.Duration) error { return &outcome{err: errDelayed, delayed: true, delay: d} }
 
 // DelayUntil is Delay with an instant.
-func DelayUntil(at time.Time) error { return &outcome{err: errDelayed, until: at} }
+func DelayUntil(at time.Time) error { return &outcome{err: errDelayed, delayed: true, until: at} }
 
 // Cancel ends the execution as cancelled.
 func Cancel(reason string) error { return &outcome{err: errors.New(reason), cancel: true} }

@@ -5,8 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
 )
@@ -23,8 +28,6 @@ const (
 // leases travel in one call.
 type leases struct {
 	w *Worker
-	// wake tells the loop that a task was added.
-	wake chan struct{}
 
 	mu   sync.Mutex
 	held map[*Task]time.Time // when to renew next
@@ -33,24 +36,24 @@ type leases struct {
 }
 
 func newLeases(w *Worker) *leases {
-	return &leases{w: w, wake: make(chan struct{}, 1), held: map[*Task]time.Time{}, changed: make(chan struct{})}
+	return &leases{w: w, held: map[*Task]time.Time{}, changed: make(chan struct{})}
 }
 
-// interval is the time between two renewals of a lease (spec 10 §8), shortened
-// by up to a tenth so that workers do not renew in step.
+// interval is the time between two renewals of a lease (spec 10 §8): at least
+// the shortest one, and up to a ninth more so that workers do not renew in step.
 func (l *leases) interval() time.Duration {
-	third := l.w.cfg.LeaseTTL / 3
-	return third - rand.N(third/10+1)
+	shortest := l.shortest()
+	return shortest + rand.N(shortest/9+1)
 }
+
+// shortest is the shortest interval. The loop sleeps no longer: so it need not
+// be woken when a task is added, which is not due before.
+func (l *leases) shortest() time.Duration { return l.w.cfg.LeaseTTL * 3 / 10 }
 
 func (l *leases) add(t *Task) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.held[t] = time.Now().Add(l.interval())
-	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
 func (l *leases) remove(t *Task) {
@@ -92,7 +95,7 @@ func (l *leases) waitIdle(ctx context.Context) {
 // and says when to look again.
 func (l *leases) due(now time.Time) (tasks []*Task, next time.Duration) {
 	soon := now.Add(l.w.cfg.LeaseTTL / 12)
-	next = l.w.cfg.LeaseTTL
+	next = l.shortest()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	due := false
@@ -103,7 +106,7 @@ func (l *leases) due(now time.Time) (tasks []*Task, next time.Duration) {
 	if !due {
 		return nil, next
 	}
-	next = l.w.cfg.LeaseTTL
+	next = l.shortest()
 	for t, at := range l.held {
 		if !at.After(soon) && len(tasks) < renewBatch {
 			tasks = append(tasks, t)
@@ -118,7 +121,7 @@ func (l *leases) due(now time.Time) (tasks []*Task, next time.Duration) {
 
 // renewLoop renews leases until ctx ends.
 func (l *leases) renewLoop(ctx context.Context) {
-	timer := time.NewTimer(l.w.cfg.LeaseTTL)
+	timer := time.NewTimer(l.shortest())
 	defer timer.Stop()
 	for {
 		tasks, next := l.due(time.Now())
@@ -131,7 +134,6 @@ func (l *leases) renewLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-		case <-l.wake:
 		}
 	}
 }
@@ -147,6 +149,7 @@ func (l *leases) renew(ctx context.Context, tasks []*Task) {
 	}
 	sent := time.Now()
 	r, err := l.w.store.RenewLeases(ctx, c)
+	l.count(ctx, r, len(tasks), err)
 	if err != nil || len(r.Renewals) != len(tasks) {
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			l.w.log.Warn("renewing leases failed; trying again", "leases", len(tasks), "err", err)
@@ -168,6 +171,23 @@ func (l *leases) renew(ctx context.Context, tasks []*Task) {
 	}
 }
 
+func (l *leases) count(ctx context.Context, r ff.RenewLeasesResult, sent int, err error) {
+	failed := 0
+	for _, renewal := range r.Renewals {
+		if renewal.Err != nil {
+			failed++
+		}
+	}
+	if err != nil {
+		failed = sent
+	}
+	for outcome, n := range map[string]int{"ok": sent - failed, "error": failed} {
+		if n > 0 {
+			l.w.instruments.renewals.Add(ctx, int64(n), metric.WithAttributes(attribute.String("outcome", outcome)))
+		}
+	}
+}
+
 // handBack interrupts the tasks that are left and releases what they do not give
 // back themselves.
 func (l *leases) handBack(ctx context.Context) error {
@@ -181,22 +201,35 @@ func (l *leases) handBack(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(ctx, interruptGrace)
 	l.waitIdle(grace)
 	cancel()
-	left := l.all()
-	for len(left) > 0 {
-		n := min(len(left), renewBatch)
-		c := ff.ReleaseExecutions{Reason: "worker_shutdown"}
-		for _, t := range left[:n] {
-			c.Leases = append(c.Leases, t.ref)
-		}
-		_, err := l.w.store.ReleaseExecutions(ctx, c)
-		for _, t := range left[:n] {
-			t.lose(ErrDraining)
+	var failed error
+	for batch := range slices.Chunk(l.all(), renewBatch) {
+		err := l.release(ctx, batch)
+		for _, t := range batch {
+			t.giveUp(ErrDraining)
 		}
 		if err != nil {
-			return fmt.Errorf("handing back %d executions (their leases will run out): %w", len(left), err)
+			failed = errors.Join(failed, fmt.Errorf("handing back %d executions (their leases will run out): %w", len(batch), err))
+			continue
 		}
-		l.w.log.Info("handed unfinished executions back", "executions", n)
-		left = left[n:]
+		l.w.log.Info("handed unfinished executions back", "executions", len(batch))
 	}
-	return nil
+	return failed
+}
+
+// release hands executions back in one call, which is repeated when the store
+// does not answer. An execution that was handed back by then is not held any
+// more, and refusing it does no harm.
+func (l *leases) release(ctx context.Context, tasks []*Task) error {
+	c := ff.ReleaseExecutions{Reason: "worker_shutdown"}
+	for _, t := range tasks {
+		c.Leases = append(c.Leases, t.ref)
+	}
+	_, err := backoff.Retry(ctx, func() (ff.ReleaseExecutionsResult, error) {
+		r, err := l.w.store.ReleaseExecutions(ctx, c)
+		if err != nil && !unreachable(err) {
+			err = backoff.Permanent(err)
+		}
+		return r, err
+	}, backoff.WithBackOff(pauses(20*time.Millisecond, time.Second)), backoff.WithMaxElapsedTime(handBackTimeout/2))
+	return err
 }

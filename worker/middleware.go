@@ -28,8 +28,10 @@ func Logging(log *slog.Logger) Middleware {
 				slog.Int("attempt", t.Attempt().Index), slog.Duration("took", time.Since(start)),
 				slog.String("outcome", outcomeOf(err)),
 			}
-			if err != nil {
+			if failed(err) {
 				level = slog.LevelWarn
+			}
+			if err != nil {
 				attrs = append(attrs, slog.String("err", err.Error()))
 			}
 			log.LogAttrs(ctx, level, "task", attrs...)
@@ -48,7 +50,8 @@ func Tracing(tracer trace.Tracer) Middleware {
 				attribute.Int("flowfabric.attempt_index", t.Attempt().Index)))
 			defer span.End()
 			result, err := next(ctx, t)
-			if err != nil {
+			span.SetAttributes(attribute.String("flowfabric.outcome", outcomeOf(err)))
+			if failed(err) {
 				span.RecordError(err)
 				span.SetStatus(codes.Error, outcomeOf(err))
 			}
@@ -89,13 +92,19 @@ func outcomeOf(err error) string {
 		switch {
 		case o.cancel:
 			return "cancelled"
-		case o.delay > 0 || !o.until.IsZero():
+		case o.delayed:
 			return "delayed"
 		case o.permanent:
 			return "failed_permanently"
 		}
 	}
 	return "failed"
+}
+
+// failed reports whether an error of a handler is a failure.
+func failed(err error) bool {
+	o := outcomeOf(err)
+	return o == "failed" || o == "failed_permanently"
 }
 
 // RateLimit lets handlers begin at a limited rate; a task waits for its turn
@@ -111,9 +120,14 @@ func RateLimit(limiter *rate.Limiter) Middleware {
 	}
 }
 
+// errInterrupted marks what a handler returned after its context had ended: that
+// says nothing about the kind.
+var errInterrupted = errors.New("interrupted")
+
 // CircuitBreaker stops running a kind that keeps failing: after so many failures
 // in a row its tasks are delayed, without using up an attempt, until the
-// cool-down is over and a trial succeeds.
+// cool-down is over and a trial succeeds. Handlers that were interrupted because
+// the lease was lost or the worker stops count neither way.
 func CircuitBreaker(failures uint32, coolDown time.Duration) Middleware {
 	var mu sync.Mutex
 	breakers := map[string]*gobreaker.CircuitBreaker[[]byte]{}
@@ -125,7 +139,8 @@ func CircuitBreaker(failures uint32, coolDown time.Duration) Middleware {
 			b = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 				Name: kind, Timeout: coolDown,
 				ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failures },
-				IsSuccessful: func(err error) bool { o := outcomeOf(err); return o != "failed" && o != "failed_permanently" },
+				IsSuccessful: func(err error) bool { return !failed(err) },
+				IsExcluded:   func(err error) bool { return errors.Is(err, errInterrupted) },
 			})
 			breakers[kind] = b
 		}
@@ -133,8 +148,18 @@ func CircuitBreaker(failures uint32, coolDown time.Duration) Middleware {
 	}
 	return func(next Handler) Handler {
 		return func(ctx context.Context, t *Task) ([]byte, error) {
-			result, err := breaker(t.Kind()).Execute(func() ([]byte, error) { return next(ctx, t) })
-			if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+			var result []byte
+			var err error
+			ran := false
+			_, refusal := breaker(t.Kind()).Execute(func() ([]byte, error) {
+				ran = true
+				result, err = next(ctx, t)
+				if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrTimeout) {
+					return nil, errInterrupted
+				}
+				return nil, err
+			})
+			if !ran && refusal != nil {
 				return nil, Delay(coolDown)
 			}
 			return result, err

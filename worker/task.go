@@ -3,10 +3,12 @@ package worker
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
 )
@@ -49,7 +51,7 @@ func newTask(w *Worker, c *ff.Claimed, storeNow, got time.Time, served bool) *Ta
 	defer t.mu.Unlock()
 	w.leases.add(t)
 	left := c.Execution.Lease.ExpiresAt.Sub(storeNow) - time.Since(got)
-	t.expiry = time.AfterFunc(left, func() { t.lose(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time")) })
+	t.expiry = time.AfterFunc(left, func() { t.giveUp(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time")) })
 	if end := earliest(c.Execution.AttemptTimeoutAt, c.Execution.Deadline); !end.IsZero() {
 		t.timeout = time.AfterFunc(end.Sub(storeNow), func() { t.interrupt(ErrTimeout) })
 	}
@@ -114,6 +116,7 @@ func (t *Task) Complete(ctx context.Context, result []byte) error {
 	}
 	return t.end(ctx, func(ctx context.Context) error {
 		_, err := t.w.store.CompleteExecution(ctx, c)
+		t.count(ctx, "ok", err)
 		return err
 	})
 }
@@ -129,6 +132,11 @@ func (t *Task) Fail(ctx context.Context, f Failure) (ff.FailExecutionResult, err
 	}
 	err := t.end(ctx, func(ctx context.Context) (err error) {
 		result, err = t.w.store.FailExecution(ctx, c)
+		outcome := "error"
+		if result.Retried {
+			outcome = "retry"
+		}
+		t.count(ctx, outcome, err)
 		return err
 	})
 	return result, err
@@ -146,6 +154,7 @@ type Failure struct {
 func (t *Task) Cancel(ctx context.Context, reason string) error {
 	return t.end(ctx, func(ctx context.Context) error {
 		_, err := t.w.store.CancelExecution(ctx, ff.CancelExecution{ID: t.ref.ID, Reason: cut(reason, ff.MaxReasonBytes), Fence: t.ref.Fence})
+		t.count(ctx, "cancelled", err)
 		return err
 	})
 }
@@ -153,50 +162,57 @@ func (t *Task) Cancel(ctx context.Context, reason string) error {
 // Delay parks the execution; the same attempt goes on after d, with whichever
 // worker claims it.
 func (t *Task) Delay(ctx context.Context, d time.Duration) error {
-	c := ff.DelayExecution{LeaseRef: t.ref, For: max(d, time.Millisecond)}
-	if err := c.Validate(); err != nil {
-		return err
-	}
-	return t.end(ctx, func(ctx context.Context) error {
-		_, err := t.w.store.DelayExecution(ctx, c)
-		return err
-	})
+	return t.delay(ctx, ff.DelayExecution{LeaseRef: t.ref, For: max(d, time.Millisecond)})
 }
 
 // DelayUntil is Delay with an instant.
 func (t *Task) DelayUntil(ctx context.Context, at time.Time) error {
-	return t.end(ctx, func(ctx context.Context) error {
-		_, err := t.w.store.DelayExecution(ctx, ff.DelayExecution{LeaseRef: t.ref, Until: at})
+	return t.delay(ctx, ff.DelayExecution{LeaseRef: t.ref, Until: at})
+}
+
+func (t *Task) delay(ctx context.Context, c ff.DelayExecution) error {
+	if err := c.Validate(); err != nil {
 		return err
-	})
+	}
+	return t.end(ctx, t.orParked(func(ctx context.Context) error {
+		_, err := t.w.store.DelayExecution(ctx, c)
+		return err
+	}))
 }
 
 // Release hands the execution back: another worker goes on with the attempt at
 // once.
 func (t *Task) Release(ctx context.Context, reason string) error {
-	return t.end(ctx, func(ctx context.Context) error {
+	return t.end(ctx, t.orParked(func(ctx context.Context) error {
 		r, err := t.w.store.ReleaseExecutions(ctx, ff.ReleaseExecutions{Leases: []ff.LeaseRef{t.ref}, Reason: cut(reason, ff.MaxReasonBytes)})
 		if err == nil {
 			err = errors.Join(r.Errs...)
 		}
 		return err
-	})
+	}))
 }
 
-// end makes the call that ends the task. While the lease lives a call that the
-// store could not answer is repeated: the terminal commands of the same holder
-// may be. Whatever a repetition is refused with after that is final.
+// end makes the call that ends the task. A call whose arguments are refused
+// leaves the task as it was: it can be ended in another way.
 func (t *Task) end(ctx context.Context, call func(context.Context) error) error {
 	if !t.beginEnd() {
 		return ErrEnded
 	}
-	defer t.finish()
+	err := t.insist(ctx, call)
+	if !refused(err) || !t.reopen() {
+		t.finish()
+	}
+	return err
+}
 
+// insist repeats a call that the store could not answer while the lease lives:
+// the terminal commands of the same holder may be repeated. Whatever a
+// repetition is refused with is final.
+func (t *Task) insist(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.life, cancel)()
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 2*time.Second
+	pause := pauses(20*time.Millisecond, 2*time.Second)
 	for {
 		err := call(ctx)
 		if err == nil || !unreachable(err) {
@@ -216,6 +232,38 @@ func (t *Task) end(ctx context.Context, call func(context.Context) error) error 
 	}
 }
 
+// orParked makes a call that parks the execution repeatable: when the refusal of
+// a repetition shows that this lease was the last one and that the attempt is
+// parked, the call before it came through (spec 02 §5).
+func (t *Task) orParked(call func(context.Context) error) func(context.Context) error {
+	unanswered := false
+	return func(ctx context.Context) error {
+		err := call(ctx)
+		if unanswered && t.parked(err) {
+			return nil
+		}
+		unanswered = unanswered || unreachable(err)
+		return err
+	}
+}
+
+func (t *Task) parked(err error) bool {
+	e, ok := ff.AsError(err)
+	if !ok || e.Code != ff.CodeExecutionNotActive || len(e.Details) != 4 {
+		return false
+	}
+	epoch, phase, attempt := e.Details[1], e.Details[2], e.Details[3]
+	return phase == string(ff.PhaseRunnable) && epoch == strconv.FormatUint(t.ref.Fence.LeaseEpoch, 10) && attempt == t.ref.Fence.AttemptID.String()
+}
+
+// count records how the attempt ended, once that is stored (spec 09 §4).
+func (t *Task) count(ctx context.Context, outcome string, err error) {
+	if err == nil {
+		t.w.instruments.outcomes.Add(ctx, 1, metric.WithAttributes(
+			attribute.String("lane", string(t.claimed.Execution.Lane)), attribute.String("outcome", outcome)))
+	}
+}
+
 // beginEnd reports whether the caller is the one who ends the task.
 func (t *Task) beginEnd() bool {
 	t.mu.Lock()
@@ -223,6 +271,24 @@ func (t *Task) beginEnd() bool {
 	first := !t.ending
 	t.ending = true
 	return first
+}
+
+// reopen undoes beginEnd; false when the lease was lost meanwhile.
+func (t *Task) reopen() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.life.Err() != nil {
+		return false
+	}
+	t.ending = false
+	return true
+}
+
+// refused reports whether the store refused the arguments of a call, in contrast
+// to the lease.
+func refused(err error) bool {
+	e, ok := ff.AsError(err)
+	return ok && e.Kind() == ff.KindValidation
 }
 
 // unreachable reports whether the store did not answer, in contrast to refusing.
@@ -247,10 +313,25 @@ func (t *Task) renewed(until time.Time) {
 	}
 }
 
-// lose ends a task whose lease is gone. A call that is ending it gives up.
+// lose ends a task of which the store said that its lease is gone. A call that
+// is ending the task goes on: it may be the reason, and its answer tells.
 func (t *Task) lose(cause error) {
+	t.mu.Lock()
+	ending := t.ending
+	t.mu.Unlock()
+	if !ending {
+		t.giveUp(cause)
+	}
+}
+
+// giveUp ends a task without the store. A call that is ending it gives up too.
+func (t *Task) giveUp(cause error) {
+	t.mu.Lock()
 	t.endLife(cause)
-	if t.beginEnd() {
+	first := !t.ending
+	t.ending = true
+	t.mu.Unlock()
+	if first {
 		t.w.log.Warn("task lost", "execution_id", t.ref.ID, "kind", t.Kind(), "cause", cause)
 		t.finish()
 	}

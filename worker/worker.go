@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/scheduler"
@@ -53,6 +54,9 @@ type Config struct {
 	// then they are interrupted and handed back. The default is 10 s.
 	DrainTimeout time.Duration
 	Logger       *slog.Logger
+	// Meter gets the metrics of the worker: claims, ends of attempts, renewals,
+	// and how often all slots were busy.
+	Meter metric.Meter
 }
 
 const (
@@ -122,9 +126,16 @@ type Worker struct {
 	slots    chan struct{}
 	leases   *leases
 
+	instruments instruments
+
 	mu         sync.Mutex
 	handlers   map[string]Handler
 	middleware []Middleware
+	// wrapped are the handlers with their middleware, made when first needed.
+	wrapped map[string]Handler
+
+	// claiming is held for reading by every claim until its tasks are known.
+	claiming sync.RWMutex
 
 	// drain is done when no more is claimed; stop ends the background loops.
 	drain      context.Context
@@ -152,7 +163,11 @@ func Connect(ctx context.Context, store ff.Backend, cfg Config) (*Worker, error)
 	if err != nil {
 		return nil, err
 	}
-	claims, err := scheduler.New(store, scheduler.Options{})
+	claims, err := scheduler.New(store, scheduler.Options{Meter: cfg.Meter})
+	if err != nil {
+		return nil, err
+	}
+	instruments, err := newInstruments(cfg.Meter)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +176,7 @@ func Connect(ctx context.Context, store ff.Backend, cfg Config) (*Worker, error)
 		claimant: ff.Claimant{Worker: cfg.Worker, Instance: cfg.Instance, Capabilities: caps},
 		log:      cfg.Logger.With("worker_id", cfg.Worker, "worker_instance_id", cfg.Instance),
 		slots:    make(chan struct{}, cfg.Concurrency),
-		handlers: map[string]Handler{},
+		handlers: map[string]Handler{}, instruments: instruments,
 	}
 	if err := w.register(ctx); err != nil {
 		return nil, err
@@ -219,15 +234,16 @@ func (w *Worker) Instance() ff.WorkerInstanceID { return w.cfg.Instance }
 // Claim waits for a free slot and an execution, and returns it as a task. It is
 // for workers that want a loop of their own; Run does it for handlers. The task
 // must be ended with one of its methods. Errors: that of ctx, ErrDraining after
-// Close.
+// Close, those of the store; it may be called again after an error.
 func (w *Worker) Claim(ctx context.Context) (*Task, error) {
 	if err := w.acquireSlot(ctx); err != nil {
 		return nil, err
 	}
 	for {
-		tasks, err := w.claim(ctx, 1, false)
-		if len(tasks) > 0 {
-			return tasks[0], nil
+		var task *Task
+		_, err := w.claim(ctx, claim{max: 1, wait: w.cfg.PollInterval}, func(t *Task) { task = t })
+		if task != nil {
+			return task, nil
 		}
 		if err != nil {
 			<-w.slots
@@ -238,23 +254,34 @@ func (w *Worker) Claim(ctx context.Context) (*Task, error) {
 
 // RunOne claims one execution, if there is one now, runs its handler to the end
 // and reports whether there was one. It is for tests and for workers that are
-// started by a timer.
+// started by a timer. Errors: those of Claim; an error of the handler is not one.
 func (w *Worker) RunOne(ctx context.Context) (bool, error) {
 	if err := w.acquireSlot(ctx); err != nil {
 		return false, err
 	}
-	tasks, err := w.claimWithin(ctx, 1, true, 0)
-	if len(tasks) == 0 {
+	var task *Task
+	_, err := w.claim(ctx, claim{max: 1, served: true}, func(t *Task) {
+		task = t
+		w.serving.Add(1)
+	})
+	if task == nil {
 		<-w.slots
 		return false, err
 	}
-	w.serve(tasks[0])
+	defer w.serving.Done()
+	w.serve(task)
 	return true, nil
 }
 
 func (w *Worker) acquireSlot(ctx context.Context) error {
 	if w.drain.Err() != nil {
 		return ErrDraining
+	}
+	select {
+	case w.slots <- struct{}{}:
+		return nil
+	default:
+		w.instruments.atCapacity.Add(ctx, 1)
 	}
 	select {
 	case w.slots <- struct{}{}:
@@ -266,31 +293,48 @@ func (w *Worker) acquireSlot(ctx context.Context) error {
 	}
 }
 
-// claim asks for up to n executions, for which the caller holds slots, and waits
-// up to the poll interval.
-func (w *Worker) claim(ctx context.Context, n int, served bool) ([]*Task, error) {
-	return w.claimWithin(ctx, n, served, w.cfg.PollInterval)
+// claim is what the worker asks the store for: up to max executions, for which
+// the caller holds slots. Served tasks keep their slot until the handler returns.
+type claim struct {
+	max    int
+	wait   time.Duration
+	served bool
 }
 
-func (w *Worker) claimWithin(ctx context.Context, n int, served bool, wait time.Duration) ([]*Task, error) {
+// claim gives each claimed task to take, before Close can overlook it.
+func (w *Worker) claim(ctx context.Context, c claim, take func(*Task)) (n int, err error) {
+	w.claiming.RLock()
+	defer w.claiming.RUnlock()
+	if w.drain.Err() != nil {
+		return 0, ErrDraining
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.drain, cancel)()
 	r, err := w.claims.Claim(ctx, ff.Claim{
-		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(n, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: wait,
+		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(c.max, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: c.wait,
 	})
 	if err != nil {
 		if w.drain.Err() != nil {
-			return nil, ErrDraining
+			return 0, ErrDraining
 		}
-		return nil, err
+		return 0, err
 	}
 	got := time.Now()
-	tasks := make([]*Task, len(r.Claimed))
 	for i := range r.Claimed {
-		tasks[i] = newTask(w, &r.Claimed[i], r.Now, got, served)
+		take(newTask(w, &r.Claimed[i], r.Now, got, c.served))
 	}
-	return tasks, nil
+	return len(r.Claimed), nil
+}
+
+// pauses are the growing pauses between the tries of a call.
+func pauses(first, longest time.Duration) *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = first, longest
+	return b
 }
 
 // Run claims executions and runs their handlers until ctx ends or Close is
@@ -298,20 +342,18 @@ func (w *Worker) claimWithin(ctx context.Context, n int, served bool, wait time.
 // end it: it tries again with a growing pause. It returns nil after a clean
 // stop.
 func (w *Worker) Run(ctx context.Context) error {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	pause := pauses(50*time.Millisecond, 5*time.Second)
 	failing := false
 	for {
 		if err := w.acquireSlot(ctx); err != nil {
 			break
 		}
 		held := 1 + w.freeSlots()
-		tasks, err := w.claim(ctx, held, true)
-		for range held - len(tasks) {
-			<-w.slots
-		}
-		for _, t := range tasks {
+		n, err := w.claim(ctx, claim{max: held, wait: w.cfg.PollInterval, served: true}, func(t *Task) {
 			w.serving.Go(func() { w.serve(t) })
+		})
+		for range held - n {
+			<-w.slots
 		}
 		if err == nil {
 			failing = false
@@ -368,6 +410,8 @@ func (w *Worker) Close(ctx context.Context) error {
 
 func (w *Worker) close(ctx context.Context) error {
 	w.startDrain()
+	w.claiming.Lock()   // waits for the claims that were under way
+	w.claiming.Unlock() //nolint:staticcheck // nothing to protect, only to wait for
 	patience, cancel := context.WithTimeout(ctx, w.cfg.DrainTimeout)
 	w.leases.waitIdle(patience)
 	cancel()
