@@ -45,6 +45,7 @@ type Scheduler struct {
 	// count, claimants that take turns could each meet the same lane every time.
 	turns   [256]atomic.Uint64
 	took    metric.Float64Histogram
+	waited  metric.Float64Histogram
 	claimed metric.Int64Counter
 }
 
@@ -60,6 +61,11 @@ func New(store ff.Claims, o Options) (*Scheduler, error) {
 	s.took, err = o.Meter.Float64Histogram("ff_claim_from_grant_duration_seconds", metric.WithUnit("s"),
 		metric.WithDescription("Duration of one claim, whatever came of it, without waiting for work"),
 		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+	if err == nil {
+		s.waited, err = o.Meter.Float64Histogram("ff_claim_wait_seconds", metric.WithUnit("s"),
+			metric.WithDescription("Duration of one claim that may wait for work"),
+			metric.WithExplicitBucketBoundaries(.001, .005, .01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60))
+	}
 	if err == nil {
 		s.claimed, err = o.Meter.Int64Counter("ff_claimed_executions_total", metric.WithDescription("Executions given to workers"))
 	}
@@ -79,22 +85,29 @@ func (s *Scheduler) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, erro
 	}
 	start := time.Now()
 	r, err := s.Claims.Claim(ctx, c)
-	if c.Wait == 0 || len(r.Claimed) == 0 && err != nil {
-		s.took.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("lane", string(c.Lanes[0]))))
+	duration := s.took
+	if c.Wait > 0 {
+		duration = s.waited
 	}
+	duration.Record(ctx, time.Since(start).Seconds(), onLane(c.Lanes[0]))
 	for i := range r.Claimed {
-		s.claimed.Add(ctx, 1, metric.WithAttributes(attribute.String("lane", string(r.Claimed[i].Execution.Lane))))
+		s.claimed.Add(ctx, 1, onLane(r.Claimed[i].Execution.Lane))
 	}
 	return r, err
 }
 
 // GrantNext reserves the next execution of a lane; see Claims.GrantNext.
 func (s *Scheduler) GrantNext(ctx context.Context, g ff.GrantNext) (ff.GrantResult, error) {
+	if err := g.Validate(); err != nil {
+		return ff.GrantResult{}, err
+	}
 	start := time.Now()
-	defer func() {
-		s.took.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(attribute.String("lane", string(g.Lane))))
-	}()
+	defer func() { s.took.Record(ctx, time.Since(start).Seconds(), onLane(g.Lane)) }()
 	return s.Claims.GrantNext(ctx, g)
+}
+
+func onLane(lane ff.LaneID) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("lane", string(lane)))
 }
 
 // turn is the count of a claimant with its lanes. Two that share one by chance
