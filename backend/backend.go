@@ -28,10 +28,11 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	scheme, rest, found := strings.Cut(url, ":")
 	switch {
 	case found && scheme == "sqlite":
-		if rest == "" {
+		path := strings.TrimPrefix(rest, "//")
+		if path == "" {
 			return nil, ff.InvalidInput("store", "sqlite: needs a path, for example sqlite:flowfabric.db, or sqlite::memory:")
 		}
-		return opened(sqlite.Open(ctx, strings.TrimPrefix(rest, "//"), o.SQLite))
+		return opened(sqlite.Open(ctx, path, o.SQLite))
 	case found && (scheme == "http" || scheme == "https"):
 		c, err := client.New(url, o.Client...)
 		if err != nil {
@@ -43,7 +44,11 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	case strings.HasSuffix(url, ".db"):
 		return opened(sqlite.Open(ctx, url, o.SQLite))
 	}
-	return nil, ff.InvalidInput("store", "%q is not a store: use sqlite:PATH, http://SERVER or a path that ends in .db", url)
+	shown := url
+	if found {
+		shown = scheme + ":…" // what follows may be a password
+	}
+	return nil, ff.InvalidInput("store", "%q is not a store: use sqlite:PATH, http://SERVER or a path that ends in .db", shown)
 }
 
 // opened keeps a nil store from becoming a Backend that is not nil.

@@ -85,12 +85,15 @@ func WithRetries(n int) Option { return func(c *Client) { c.retries = uint(max(0
 // invalid_input for a bad URL, and for a token that would be sent over plain HTTP
 // to another machine.
 func New(server string, options ...Option) (*Client, error) {
+	if strings.Contains(server, "@") {
+		return nil, ff.InvalidInput("server", "the URL must not have a user or a password; give a token with WithToken")
+	}
 	base, err := url.Parse(strings.TrimRight(server, "/"))
 	if err != nil || (base.Scheme != "http" && base.Scheme != "https") || base.Host == "" {
 		return nil, ff.InvalidInput("server", "%q is not a URL like http://127.0.0.1:9090", server)
 	}
-	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, ff.InvalidInput("server", "the URL must not have a user, a query or a fragment; give a token with WithToken")
+	if base.RawQuery != "" || base.Fragment != "" {
+		return nil, ff.InvalidInput("server", "the URL must not have a query or a fragment (got %q)", server)
 	}
 	c := &Client{base: base, timeout: DefaultTimeout, retries: DefaultRetries}
 	for _, o := range options {
@@ -157,16 +160,23 @@ func (c *Client) do(ctx context.Context, k call) error {
 	}
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 2*time.Second
+	return repeat(ctx, func() error { return c.try(ctx, k, body) }, func(err error) bool { return c.repeatable(k, err) },
+		backoff.WithBackOff(pause), backoff.WithMaxTries(c.retries+1), backoff.WithMaxElapsedTime(0))
+}
+
+// repeat calls f until it succeeds, its error is not worth a repetition, or the
+// options end it.
+func repeat(ctx context.Context, f func() error, worth func(error) bool, options ...backoff.RetryOption) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := c.try(ctx, k, body)
-		if err != nil && !c.repeatable(k, err) {
+		err := f()
+		if err != nil && !worth(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxTries(c.retries+1), backoff.WithMaxElapsedTime(0))
+	}, options...)
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
-		err = permanent.Err
+		err = permanent.Unwrap()
 	}
 	return err
 }
@@ -197,21 +207,21 @@ func (c *Client) try(ctx context.Context, k call, body []byte) error {
 	if c.life.Err() != nil {
 		return errClosed
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout+k.wait)
+	limited, cancel := context.WithTimeout(ctx, c.timeout+k.wait)
 	defer cancel()
 	defer context.AfterFunc(c.life, cancel)()
-	req, err := c.request(ctx, k, body)
+	req, err := c.request(limited, k, body)
 	if err != nil {
 		return err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.unreachable(ctx, err)
+		return c.unreachable(ctx, limited, err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return c.unreachable(ctx, err)
+		return c.unreachable(ctx, limited, err)
 	}
 	if len(data) > maxAnswer {
 		return ff.Errorf(ff.CodeTransport, "the answer of %s is larger than %d bytes", c.base.Host, maxAnswer)
@@ -231,7 +241,7 @@ func (c *Client) request(ctx context.Context, k call, body []byte) (*http.Reques
 	}
 	req, err := http.NewRequestWithContext(ctx, k.method, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, ff.InvalidInput("server", "cannot make a request to %s: %w", c.base.Redacted(), err)
+		return nil, ff.InvalidInput("server", "cannot make a request to %s: %w", c.base, err)
 	}
 	if k.body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -242,21 +252,27 @@ func (c *Client) request(ctx context.Context, k call, body []byte) (*http.Reques
 	return req, nil
 }
 
-// unreachable is the error of a request without an answer.
-func (c *Client) unreachable(ctx context.Context, err error) error {
-	switch {
-	case c.life.Err() != nil:
-		return errClosed
-	case errors.Is(ctx.Err(), context.Canceled):
-		return err
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return ff.Errorf(ff.CodeTimeout, "no answer from %s in time: %w", c.base.Host, err)
-	}
+// unreachable is the error of a request without an answer. The end of the caller's
+// context is kept as such; that of our own limit is a timeout, which may pass.
+func (c *Client) unreachable(ctx, limited context.Context, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return ff.Errorf(ff.CodeTransport, "cannot reach the server at %s (is it running? start one with: flowfabric serve): %w", c.base.Redacted(), err)
+	switch {
+	case c.life.Err() != nil:
+		return errClosed
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case ctx.Err() != nil:
+		return ff.Errorf(ff.CodeTimeout, "no answer from %s in time: %w", c.base.Host, ctx.Err())
+	case limited.Err() != nil:
+		return ff.Errorf(ff.CodeTimeout, "no answer from %s within %s", c.base.Host, c.timeout)
+	case errors.Is(err, context.DeadlineExceeded):
+		// A dialer's timeout passes for the end of a context, which it is not.
+		err = errors.New(err.Error())
+	}
+	return ff.Errorf(ff.CodeTransport, "cannot reach the server at %s (is it running? start one with: flowfabric serve): %w", c.base, err)
 }
 
 func (k *call) read(resp *http.Response, data []byte) error {
@@ -264,7 +280,7 @@ func (k *call) read(resp *http.Response, data []byte) error {
 		return refusal(resp, data)
 	}
 	if resp.StatusCode >= 300 {
-		return ff.Errorf(ff.CodeTransport, "the server redirects to %q; give its final URL", resp.Header.Get("Location"))
+		return ff.InvalidInput("server", "it redirects to %q: give its final URL", resp.Header.Get("Location"))
 	}
 	if k.raw != nil {
 		return k.raw(resp.Header, data)
@@ -273,7 +289,7 @@ func (k *call) read(resp *http.Response, data []byte) error {
 		return nil
 	}
 	if err := json.Unmarshal(data, k.out); err != nil {
-		return ff.Errorf(ff.CodeTransport, "the answer is not what this version expects (is it a FlowFabric server?): %w", err)
+		return ff.Errorf(ff.CodeUnsupportedStore, "the answer is not what this version expects (is it a FlowFabric server?): %w", err)
 	}
 	return nil
 }
@@ -282,6 +298,10 @@ func (k *call) read(resp *http.Response, data []byte) error {
 func refusal(resp *http.Response, data []byte) error {
 	var p ff.PublicError
 	if err := json.Unmarshal(data, &p); err != nil || p.Error == "" {
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
+			return ff.Errorf(ff.CodeUnsupportedStore, "there is no %s %s here (status %d): is it a FlowFabric server, and of this version? %.200s",
+				resp.Request.Method, resp.Request.URL.Path, resp.StatusCode, bytes.TrimSpace(data))
+		}
 		p = ff.PublicError{Error: fmt.Sprintf("status %d: %.200s", resp.StatusCode, bytes.TrimSpace(data))}
 	}
 	if resp.StatusCode == http.StatusUnauthorized {

@@ -1,15 +1,11 @@
 package client_test
 
 import (
-	"net/http/httptest"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/backendtest"
-	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
@@ -18,37 +14,15 @@ import (
 // worker cannot tell a remote store from one in its own process.
 func TestConformance(t *testing.T) {
 	backendtest.Exercise(t, func(t *testing.T) backendtest.Store {
-		var offset atomic.Int64
-		start := time.Now().Truncate(time.Millisecond)
-		clock := func() time.Time { return start.Add(time.Duration(offset.Load())) }
-		path := filepath.Join(t.TempDir(), "flowfabric.db")
-		s := backendtest.Store{
-			Backend: remote(t, path, clock),
-			Advance: func(d time.Duration) { offset.Add(int64(d)) },
+		var moved atomic.Int64
+		start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		store, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{
+			Clock: func() time.Time { return start.Add(time.Duration(moved.Load())) }})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return s
+		t.Cleanup(func() { _ = store.Close() })
+		c := dial(t, listen(t, api(t, store, server.Options{})))
+		return backendtest.Store{Backend: c.Backend(), Advance: func(d time.Duration) { moved.Add(int64(d)) }}
 	})
-}
-
-// remote is a store behind a server.
-func remote(t *testing.T, path string, clock func() time.Time) ff.Backend {
-	store, err := sqlite.Open(t.Context(), path, sqlite.Options{Clock: clock, Synchronous: sqlite.Off})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv, err := server.New(store, server.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	hs := httptest.NewServer(srv.Handler())
-	c, err := client.New(hs.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		hs.Close()
-		store.Close()
-	})
-	return c.Backend()
 }
