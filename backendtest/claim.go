@@ -234,7 +234,7 @@ func (s *subject) waiting(c ff.Claim) <-chan []ff.Claimed {
 func waitWakes(s *subject) {
 	var took []time.Duration
 	for range 25 {
-		claimed := s.waiting(ff.Claim{Wait: time.Minute})
+		claimed := s.waiting(ff.Claim{Wait: 10 * time.Second})
 		start := time.Now()
 		id := s.submit(ff.CreateExecution{})
 		got := <-claimed
@@ -295,7 +295,7 @@ func everythingWakes(s *subject) {
 	} {
 		lane := ff.LaneID(c.name)
 		wake := c.prepare(lane)
-		claimed := s.waiting(ff.Claim{Lanes: []ff.LaneID{"idle", lane}, Wait: time.Minute})
+		claimed := s.waiting(ff.Claim{Lanes: []ff.LaneID{"idle", lane}, Wait: 10 * time.Second})
 		start := time.Now()
 		s.must(wake())
 		if got := <-claimed; len(got) != 1 || got[0].Execution.Lane != lane {
@@ -311,7 +311,7 @@ func manyWaiters(s *subject) {
 	const n = 8
 	var waiters [n]<-chan []ff.Claimed
 	for i := range waiters {
-		waiters[i] = s.waiting(ff.Claim{Wait: time.Minute})
+		waiters[i] = s.waiting(ff.Claim{Wait: 10 * time.Second})
 	}
 	start := time.Now()
 	for range n {
@@ -351,7 +351,7 @@ func waitContext(s *subject) {
 	ctx, cancel := context.WithTimeout(s.Context(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	_, err := s.Claim(ctx, ff.Claim{Claimant: who("a"), Lanes: []ff.LaneID{mainLane}, Wait: time.Minute})
+	_, err := s.Claim(ctx, ff.Claim{Claimant: who("a"), Lanes: []ff.LaneID{mainLane}, Wait: 10 * time.Second})
 	if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > 50*time.Millisecond+prompt {
 		s.Errorf("after %s: %v", took, err)
 	}

@@ -154,7 +154,12 @@ func (m *model) pick(t *rapid.T) *modelled {
 	if len(there) == 0 {
 		return nil
 	}
-	return rapid.SampledFrom(there).Draw(t, "execution")
+	return one(t, "execution", there)
+}
+
+// one draws an item by its index, which keeps the log of a failure short.
+func one[T any](t *rapid.T, what string, list []T) T {
+	return list[rapid.IntRange(0, len(list)-1).Draw(t, what)]
 }
 
 // pickRef chooses an execution that was leased, and mostly its latest fence.
@@ -174,11 +179,11 @@ func (m *model) pickRef(t *rapid.T) (*modelled, ff.LeaseRef) {
 	if len(held) > 0 && rapid.IntRange(0, 3).Draw(t, "of any phase") > 0 {
 		leased = held
 	}
-	e := rapid.SampledFrom(leased).Draw(t, "execution")
+	e := one(t, "execution", leased)
 	f := e.fences[len(e.fences)-1]
 	switch rapid.IntRange(0, 9).Draw(t, "fence") {
 	case 0:
-		f = rapid.SampledFrom(e.fences).Draw(t, "old fence")
+		f = one(t, "old fence", e.fences)
 	case 1:
 		f.LeaseEpoch++
 	case 2:
@@ -480,7 +485,7 @@ func (m *model) cancel(t *rapid.T) {
 	}
 	c := ff.CancelExecution{ID: e.x.ID, Reason: "enough"}
 	if len(e.fences) > 0 && rapid.Bool().Draw(t, "by a holder") {
-		c.Fence = rapid.SampledFrom(e.fences).Draw(t, "fence")
+		c.Fence = one(t, "fence", e.fences)
 	}
 	r, err := m.store.CancelExecution(t.Context(), c)
 	var previous ff.LifecyclePhase
