@@ -64,6 +64,8 @@ func New(tb testing.TB, o Options) *Engine {
 	}
 	e.worker, err = worker.Connect(ctx, e.store, worker.Config{
 		Worker: "flowfabrictest", Instance: "flowfabrictest", Lanes: o.Lanes, Capabilities: o.Capabilities, LeaseTTL: time.Hour,
+		// Handlers may run others, and tasks that a test forgets do not detain it.
+		Concurrency: 64, DrainTimeout: time.Millisecond,
 	})
 	if err != nil {
 		_ = e.store.Close()
@@ -142,20 +144,74 @@ func (e *Engine) RunAll() (attempts int) {
 	return attempts
 }
 
-// Advance moves the clock, and does what becomes due on the way: delays and
-// retries are over, leases, timeouts and deadlines pass, retention ends.
+// Advance moves the clock, and does what becomes due on the way, each at its
+// instant: delays and retries are over, leases, timeouts and deadlines pass,
+// retention ends. It runs no handlers.
 func (e *Engine) Advance(d time.Duration) {
 	e.tb.Helper()
+	if d < 0 {
+		e.tb.Fatalf("flowfabrictest: the clock cannot go back (by %s)", -d)
+	}
+	for end := e.Now().Add(d); ; {
+		next := e.sweep()
+		if next.IsZero() || next.After(end) {
+			e.set(end)
+			return
+		}
+		e.set(next)
+	}
+}
+
+func (e *Engine) set(now time.Time) {
 	e.mu.Lock()
-	e.now = e.now.Add(d)
-	e.mu.Unlock()
-	for _, kind := range ff.SweepKinds {
-		for more := true; more; {
+	defer e.mu.Unlock()
+	e.now = now
+}
+
+// sweep does everything that is due now and returns when the next thing is.
+func (e *Engine) sweep() (next time.Time) {
+	e.tb.Helper()
+	for done := true; done; {
+		done, next = false, time.Time{}
+		for _, kind := range ff.SweepKinds {
 			r, err := e.store.Sweep(e.tb.Context(), ff.Sweep{Kind: kind})
 			if err != nil || r.Errors > 0 {
 				e.tb.Fatalf("flowfabrictest: advancing the clock: %s: %d errors, %v", kind, r.Errors, err)
 			}
-			more = r.More
+			// One kind may make another due.
+			done = done || r.Processed > 0
+			if !r.Next.IsZero() && (next.IsZero() || r.Next.Before(next)) {
+				next = r.Next
+			}
+		}
+	}
+	return next
+}
+
+// RunUntilEnded runs executions, and moves the clock on to the next thing that is
+// due whenever nothing can run, until an execution has ended, and returns it. It
+// fails the test when nothing is left that could end it.
+func (e *Engine) RunUntilEnded(id ff.ExecutionID) ff.Execution {
+	e.tb.Helper()
+	for steps := 0; ; steps++ {
+		x := e.Execution(id)
+		if x.Terminal() {
+			return x
+		}
+		if steps == runAllLimit {
+			e.tb.Fatalf("flowfabrictest: %s is %s after %d attempts and steps of the clock%s", id, x.PublicState(), steps, because(&x))
+		}
+		if e.RunOne() {
+			continue
+		}
+		next := e.sweep()
+		if next.IsZero() {
+			e.tb.Fatalf("flowfabrictest: %s is %s%s, and nothing is left that would move it: does the worker serve lane %q, with the capabilities it needs?",
+				id, x.PublicState(), because(&x), x.Lane)
+		}
+		if next.After(e.Now()) {
+			e.set(next)
+			e.sweep()
 		}
 	}
 }
