@@ -209,7 +209,7 @@ func (c *Client) try(ctx context.Context, k call, body []byte) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout+k.wait)
 	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	defer context.AfterFunc(c.life, cancel)() //nolint:contextcheck // the end of the client ends its calls
 	req, err := c.request(limited, k, body)
 	if err != nil {
 		return err
