@@ -62,6 +62,12 @@ func Handle[In, Out any](w *Worker, kind string, f func(ctx context.Context, in 
 	})
 }
 
+// anyKind is the kind of the handler of all kinds that have none.
+const anyKind = ""
+
+// HandleOthers registers the handler of every kind that has none of its own.
+func (w *Worker) HandleOthers(h Handler) { w.HandleTask(anyKind, h) }
+
 // HandleTask registers a handler that gets the task itself: raw bytes in and
 // out, and full control. A handler that ends the task returns nil.
 func (w *Worker) HandleTask(kind string, h Handler) {
@@ -105,7 +111,10 @@ func (w *Worker) handler(kind string) Handler {
 	defer w.mu.Unlock()
 	h := w.handlers[kind]
 	if h == nil {
-		kind, h = "", noHandler
+		kind, h = anyKind, w.handlers[anyKind]
+	}
+	if h == nil {
+		h = noHandler
 	}
 	if wrapped, ok := w.wrapped[kind]; ok {
 		return wrapped

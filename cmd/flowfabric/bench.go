@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/bench"
+)
+
+func (a *app) benchCommand() *cobra.Command {
+	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Long: "Measures a store: --store sqlite:FILE in this process, or --server URL over HTTP."}
+	for _, s := range []struct {
+		name, short string
+		tasks       int
+		payload     int
+		run         func(context.Context, ff.Backend, bench.Options) (*bench.Report, error)
+	}{
+		{"submit-claim-complete", "Submit executions, then claim and complete them", 10_000, 4096, bench.SubmitClaimComplete},
+		{"latency", "Time from a submit to the start of its handler on an idle store", 1000, 64, bench.Latency},
+	} {
+		var o bench.Options
+		c := &cobra.Command{Use: s.name, Short: s.short, Args: exactly()}
+		c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, _ []string) error {
+			show := a.progress()
+			o.Progress = func(phase string, done, of int) { show.show("%s %d of %d", phase, done, of) }
+			r, err := s.run(ctx, b, o)
+			show.done()
+			if err != nil {
+				return err
+			}
+			return a.print(r, func(p *printer) { p.report(r) })
+		})
+		c.Flags().IntVar(&o.Tasks, "tasks", s.tasks, "executions")
+		c.Flags().IntVar(&o.Workers, "workers", 16, "concurrent callers, then workers")
+		c.Flags().IntVar(&o.Payload, "payload", s.payload, "input in bytes")
+		c.Flags().IntVar(&o.Preload, "preload", 0, "completed executions to store beforehand")
+		parent.AddCommand(c)
+	}
+	return parent
+}
+
+func (p *printer) report(r *bench.Report) {
+	rate := func(v float64) string {
+		if v == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.0f", v)
+	}
+	p.fields("scenario", r.Scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
+		"store", r.Store+" "+r.Version, "durability", r.Durability, "tasks", fmt.Sprint(r.Tasks), "workers", fmt.Sprint(r.Workers),
+		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS),
+		"lifecycles/s", rate(r.LifecyclesS), "seconds", fmt.Sprintf("%.2f", r.Seconds))
+	var rows [][]string
+	for name, l := range r.LatencyMS {
+		ms := func(v float64) string { return fmt.Sprintf("%.2f ms", v) }
+		rows = append(rows, []string{name, ms(l.P50), ms(l.P95), ms(l.P99), ms(l.Max)})
+	}
+	slices.SortFunc(rows, func(x, y []string) int { return slices.Compare(x, y) })
+	p.line("")
+	p.table([]string{"command", "p50", "p95", "p99", "max"}, rows)
+}

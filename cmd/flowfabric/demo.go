@@ -1,0 +1,510 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/engine"
+	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+)
+
+const (
+	demoLane = ff.LaneID("index")
+	// demoLease is short, so that the work of the killed process is soon taken
+	// over.
+	demoLease = time.Second
+	// demoFlaky is the number of executions that fail twice.
+	demoFlaky = 3
+	// maxDemoFiles bounds the files of a demo.
+	maxDemoFiles = 100_000
+	// demoPatience is the longest time without any progress.
+	demoPatience = 60 * time.Second
+)
+
+type demoFlags struct {
+	input   string
+	workers int
+	keep    bool
+	files   bool
+}
+
+// demoReport is what the demo prints.
+type demoReport struct {
+	Files      int                    `json:"files"`
+	Words      int                    `json:"words"`
+	Lines      int                    `json:"lines"`
+	Skipped    int                    `json:"skipped"`
+	Executions int                    `json:"executions"`
+	Completed  int                    `json:"completed"`
+	States     map[ff.PublicState]int `json:"states"`
+	Retried    int                    `json:"retried"`
+	Reclaimed  int                    `json:"reclaimed"`
+	Killed     int                    `json:"killed_workers"`
+	Seconds    float64                `json:"seconds"`
+	PerSecond  float64                `json:"executions_per_s"`
+	Store      string                 `json:"store"`
+}
+
+func (a *app) demoCommand() *cobra.Command {
+	var f demoFlags
+	c := &cobra.Command{
+		Use: "demo", Short: "Index a directory with durable executions, a killed worker and retries", Args: exactly(),
+		Long: `Counts the words and lines of every text file of a directory: one execution per
+file, and one that sums up. A server with a SQLite store runs in this process, the
+workers are processes of their own. One of them is killed with SIGKILL while it
+holds work, which the others take over; three executions fail twice before they
+succeed. The totals are checked against a direct count.`,
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), &f) }
+	flags := c.Flags()
+	flags.StringVar(&f.input, "input", ".", "directory to index")
+	flags.IntVar(&f.workers, "workers", 3, "worker processes; one of them is killed")
+	flags.BoolVar(&f.keep, "keep", false, "keep the store, and say where it is")
+	flags.BoolVar(&f.files, "list", false, "only list the files that would be indexed")
+	return c
+}
+
+func (a *app) demo(ctx context.Context, f *demoFlags) error {
+	if f.workers < 2 || f.workers > 64 {
+		return usageError("--workers must be 2 to 64 (got %d): one is killed, the others take over", f.workers)
+	}
+	files, skipped, err := a.textFiles(f.input)
+	if err != nil {
+		return err
+	}
+	if f.files {
+		return a.print(files, func(p *printer) {
+			for _, file := range files {
+				p.line("%s", file)
+			}
+		})
+	}
+	dir, err := os.MkdirTemp("", "flowfabric-demo-")
+	if err != nil {
+		return err
+	}
+	d := &demo{app: a, flags: f, files: files, skipped: skipped, dir: dir, show: a.progress(), pending: map[ff.ExecutionID]bool{}}
+	err = d.run(ctx)
+	d.show.done()
+	if f.keep {
+		fmt.Fprintf(a.stderr, "The store is kept: flowfabric list --store sqlite:%s\n", filepath.Join(dir, defaultStore))
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+// textFiles lists the text files below a directory: regular files of valid UTF-8
+// without NUL bytes. What cannot be read is said and left out.
+func (a *app) textFiles(root string) (files []string, skipped int, err error) {
+	info, err := os.Stat(root)
+	if err != nil {
+		return nil, 0, ff.InvalidInput("input", "cannot be read: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, 0, ff.InvalidInput("input", "%s is not a directory", root)
+	}
+	root, err = filepath.Abs(root)
+	if err != nil {
+		return nil, 0, err
+	}
+	err = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			fmt.Fprintf(a.stderr, "left out: %v\n", err)
+			skipped++
+			if e != nil && e.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		case e.IsDir() && e.Name() == ".git":
+			return filepath.SkipDir
+		case !e.Type().IsRegular():
+			return nil
+		}
+		_, text, err := countFile(path)
+		switch {
+		case err != nil:
+			fmt.Fprintf(a.stderr, "left out: %v\n", err)
+			skipped++
+		case text:
+			files = append(files, path)
+		default:
+			skipped++
+		}
+		if len(files) > maxDemoFiles {
+			return ff.InvalidInput("input", "%s has more than %d text files", root, maxDemoFiles)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		err = ff.InvalidInput("input", "%s has no text file to index", root)
+	}
+	return files, skipped, err
+}
+
+// demo is one run.
+type demo struct {
+	app     *app
+	flags   *demoFlags
+	files   []string
+	skipped int
+	dir     string
+	show    *progress
+	store   ff.Backend
+	url     string
+
+	begun   time.Time
+	index   []ff.ExecutionID
+	pending map[ff.ExecutionID]bool
+	after   ff.EventCursor
+	total   int
+	said    int
+}
+
+func (d *demo) run(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, err := d.serve(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	d.begun = time.Now()
+	if err := d.submitAll(ctx); err != nil {
+		return fmt.Errorf("submitting: %w", err)
+	}
+	workers := &processes{app: d.app, url: d.url}
+	defer workers.stop()
+	if err := d.work(ctx, workers); err != nil {
+		return err
+	}
+	return d.report(ctx)
+}
+
+// serve runs the store, its loops and the server in this process.
+func (d *demo) serve(ctx context.Context) (stop func() error, err error) {
+	store, err := sqlite.Open(ctx, filepath.Join(d.dir, defaultStore), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	d.store = store
+	loops, err := engine.New(store, engine.Options{})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	api, err := server.New(store, server.Options{Listen: "127.0.0.1:0"})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	l, err := api.Bind(ctx)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	d.url = baseURL(l.Addr())
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- runBoth(serving, slog.New(slog.DiscardHandler), loops, api, l) }()
+	return func() error { end(); return errors.Join(<-ended, store.Close()) }, nil
+}
+
+// submitAll submits one execution per file, and some that fail twice.
+func (d *demo) submitAll(ctx context.Context) error {
+	var many ff.CreateExecutions
+	flush := func() error {
+		if len(many.Executions) == 0 {
+			return nil
+		}
+		r, err := d.store.CreateExecutions(ctx, many)
+		if err != nil {
+			return err
+		}
+		for i, one := range r.Results {
+			d.pending[one.ID] = true
+			if many.Executions[i].Kind == kindIndex {
+				d.index = append(d.index, one.ID)
+			}
+		}
+		many.Executions = nil
+		return nil
+	}
+	for _, file := range d.files {
+		payload, err := json.Marshal(file)
+		if err != nil {
+			return err
+		}
+		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindIndex, Payload: payload, PayloadEncoding: "json"})
+		if len(many.Executions) == ff.MaxBatch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	retry := ff.DefaultExecutionPolicy()
+	retry.Retry = ff.FixedRetry(5, 100*time.Millisecond)
+	for range demoFlaky {
+		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindFlaky, Policy: retry})
+	}
+	d.total = len(d.files) + demoFlaky + 1
+	return flush()
+}
+
+// work starts the workers, kills the first while it holds work, and waits until
+// everything is done.
+func (d *demo) work(ctx context.Context, workers *processes) error {
+	hold := min(3, len(d.files))
+	victim, err := workers.start(ctx, hold)
+	if err != nil {
+		return err
+	}
+	held, err := victim.holding(ctx)
+	if err != nil {
+		return err
+	}
+	for range d.flags.workers - 1 {
+		if _, err := workers.start(ctx, 0); err != nil {
+			return err
+		}
+	}
+	// In the middle of the work: when half of what others can do is done.
+	if err := d.waitPending(ctx, (len(d.pending)+1)/2); err != nil {
+		return err
+	}
+	if err := victim.kill(); err != nil {
+		return err
+	}
+	d.say("killed worker process %d while it held %s; the others take over", victim.cmd.Process.Pid, held)
+	if err := d.waitPending(ctx, 0); err != nil {
+		return err
+	}
+	payload, err := json.Marshal(d.index)
+	if err != nil {
+		return err
+	}
+	r, err := d.store.CreateExecution(ctx, ff.CreateExecution{Lane: demoLane, Kind: kindSummary, Payload: payload, PayloadEncoding: "json"})
+	if err != nil {
+		return fmt.Errorf("submitting the summary: %w", err)
+	}
+	d.pending[r.ID] = true
+	return d.waitPending(ctx, 0)
+}
+
+func (d *demo) say(format string, args ...any) {
+	if d.app.json {
+		return
+	}
+	d.show.done()
+	fmt.Fprintf(d.app.stderr, format+"\n", args...)
+}
+
+// waitPending waits until at most n executions are not completed. An execution
+// that ends otherwise ends the demo.
+func (d *demo) waitPending(ctx context.Context, n int) error {
+	quiet := time.Now()
+	for len(d.pending) > n {
+		r, err := d.store.ReadEvents(ctx, ff.ReadEvents{After: d.after, Family: ff.FamilyCompletion, Limit: ff.MaxPageLimit, Wait: time.Second})
+		if err != nil {
+			return err
+		}
+		d.after = r.Next
+		for _, e := range r.Events {
+			if e.Outcome != ff.OutcomeSuccess {
+				return fmt.Errorf("execution %s ended as %s: %s", e.ID, e.Outcome, e.Reason)
+			}
+			delete(d.pending, e.ID)
+			quiet = time.Now()
+		}
+		if time.Since(quiet) > demoPatience {
+			return &exitError{exitTimeout, fmt.Errorf("nothing was completed for %s, %d executions are left", demoPatience, len(d.pending))}
+		}
+		d.tell()
+	}
+	return nil
+}
+
+// tell shows progress: a live line on a terminal, every tenth elsewhere.
+func (d *demo) tell() {
+	done := d.total - len(d.pending)
+	if len(d.index) == len(d.files) && len(d.pending) > 0 {
+		done = max(0, done-1) // the summary is submitted last
+	}
+	d.show.show("%d of %d executions completed, %.0f/s", done, d.total, float64(done)/time.Since(d.begun).Seconds())
+	if tenth := done * 10 / d.total; !d.show.fancy && tenth > d.said {
+		d.said = tenth
+		d.say("%d of %d executions completed", done, d.total)
+	}
+}
+
+// report checks the totals and prints them.
+func (d *demo) report(ctx context.Context) error {
+	r := demoReport{Files: len(d.files), Skipped: d.skipped, Killed: 1, Seconds: time.Since(d.begun).Seconds(), States: map[ff.PublicState]int{}}
+	q := ff.ListExecutions{Limit: ff.MaxPageLimit}
+	var sum counts
+	for {
+		page, err := d.store.ListExecutions(ctx, q)
+		if err != nil {
+			return err
+		}
+		for i := range page.Executions {
+			x := &page.Executions[i]
+			r.Executions++
+			r.States[x.PublicState()]++
+			r.Retried += x.RetryCount
+			r.Reclaimed += x.ReclaimCount
+			if x.Kind == kindSummary {
+				data, err := d.store.ExecutionResult(ctx, x.ID)
+				if err == nil {
+					err = json.Unmarshal(data, &sum)
+				}
+				if err != nil {
+					return fmt.Errorf("reading the summary: %w", err)
+				}
+			}
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	r.Words, r.Lines, r.Completed = sum.Words, sum.Lines, r.States[ff.StateCompleted]
+	r.PerSecond = float64(r.Executions) / r.Seconds
+	info, err := d.store.Info(ctx)
+	if err != nil {
+		return err
+	}
+	r.Store = info.Store + " (" + info.Durability + ")"
+	d.show.done()
+	if err := d.app.print(r, func(p *printer) { p.demo(&r) }); err != nil {
+		return err
+	}
+	return d.check(&r)
+}
+
+func (p *printer) demo(r *demoReport) {
+	states := make([]string, 0, len(r.States))
+	for _, s := range ff.PublicStates {
+		if n := r.States[s]; n > 0 {
+			states = append(states, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	p.fields("files", fmt.Sprint(r.Files), "words", fmt.Sprint(r.Words), "lines", fmt.Sprint(r.Lines), "executions", fmt.Sprintf("%d (%s)", r.Executions, strings.Join(states, ", ")),
+		"retried", fmt.Sprint(r.Retried), "reclaimed", fmt.Sprintf("%d, from %d killed worker process", r.Reclaimed, r.Killed), "store", r.Store,
+		"took", fmt.Sprintf("%.2f s, %.0f executions/s with worker processes over HTTP", r.Seconds, r.PerSecond))
+}
+
+// check compares with a direct count.
+func (d *demo) check(r *demoReport) error {
+	var direct counts
+	for _, file := range d.files {
+		c, _, err := countFile(file)
+		if err != nil {
+			return fmt.Errorf("counting directly: %w", err)
+		}
+		direct.Words, direct.Lines = direct.Words+c.Words, direct.Lines+c.Lines
+	}
+	switch {
+	case direct.Words != r.Words || direct.Lines != r.Lines:
+		return fmt.Errorf("the executions counted %d words and %d lines, a direct count gives %d and %d", r.Words, r.Lines, direct.Words, direct.Lines)
+	case r.Completed != r.Executions || r.Executions != d.total:
+		return fmt.Errorf("%d of %d executions are completed, %d were submitted", r.Completed, r.Executions, d.total)
+	case r.Reclaimed < 1 || r.Retried < 2*demoFlaky:
+		return fmt.Errorf("%d executions were reclaimed and %d retried: the demo did not show what it should", r.Reclaimed, r.Retried)
+	}
+	return nil
+}
+
+// processes are the worker processes of a demo.
+type processes struct {
+	app *app
+	url string
+	all []*process
+}
+
+type process struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	lines *bufio.Scanner
+	ended func() error
+}
+
+// start starts a worker. One that holds stops in the middle of its task number
+// hold and waits to be killed. Workers end when this process does: their standard
+// input closes.
+func (p *processes) start(ctx context.Context, hold int) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "demo-worker", "--server", p.url, "--hold", fmt.Sprint(hold))
+	cmd.Stderr = p.app.stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting a worker process: %w", err)
+	}
+	w := &process{cmd: cmd, stdin: stdin, lines: bufio.NewScanner(stdout), ended: sync.OnceValue(cmd.Wait)}
+	p.all = append(p.all, w)
+	return w, nil
+}
+
+// holding waits until the worker says which execution it holds.
+func (w *process) holding(ctx context.Context) (string, error) {
+	line := make(chan string, 1)
+	go func() {
+		w.lines.Scan()
+		line <- w.lines.Text()
+	}()
+	select {
+	case id := <-line:
+		if id == "" {
+			return "", fmt.Errorf("a worker process ended before it held an execution: %w", w.ended())
+		}
+		return id, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-time.After(demoPatience):
+		return "", &exitError{exitTimeout, errors.New("the first worker process claimed nothing")}
+	}
+}
+
+func (w *process) kill() error {
+	if err := w.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("killing a worker process: %w", err)
+	}
+	_ = w.ended() // it reports the kill
+	return nil
+}
+
+// stop lets the workers end, and kills those that do not.
+func (p *processes) stop() {
+	for _, w := range p.all {
+		_ = w.stdin.Close()
+	}
+	for _, w := range p.all {
+		late := time.AfterFunc(killGrace, func() { _ = w.cmd.Process.Kill() })
+		_ = w.ended()
+		late.Stop()
+	}
+}

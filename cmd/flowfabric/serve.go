@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/backend"
+	"github.com/flowfabric/flowfabric/engine"
+	"github.com/flowfabric/flowfabric/internal/metrics"
+	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+)
+
+type serveFlags struct {
+	listen, synchronous, logFormat, logLevel string
+	origins                                  []string
+	open                                     bool
+	retention                                time.Duration
+}
+
+func (f *serveFlags) add(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.listen, "listen", server.DefaultListen, "address of the HTTP API (FF_LISTEN_ADDR)")
+	flags.StringSliceVar(&f.origins, "cors-origin", nil, "origin of pages that may call the API, * for any; may be repeated (FF_CORS_ORIGINS)")
+	flags.BoolVar(&f.open, "open", false, "listen beyond loopback without a token")
+	flags.StringVar(&f.synchronous, "synchronous", "full", "what a commit waits for: full (survives loss of power), normal, off")
+	flags.DurationVar(&f.retention, "retention", ff.DefaultRetention, "how long executions are kept after they ended")
+	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use: "serve", Short: "Serve the HTTP API on a store and run its background loops", Args: exactly(),
+		Long:    "Serves the HTTP API on a store, ./" + defaultStore + " by default, and runs the background loops.\nEnvironment variables are read as docs/configuration.md says; flags win over them.",
+		Example: "  flowfabric serve\n  flowfabric serve --store sqlite:/var/lib/flowfabric/data.db --listen 0.0.0.0:9090 --token \"$TOKEN\"",
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := f.settings(c, a)
+		if err != nil {
+			return err
+		}
+		url := a.store
+		if url == "" {
+			url = "sqlite:" + s.SQLitePath
+		}
+		return a.serve(c.Context(), &f, s, url, func(base string) {
+			fmt.Fprintf(a.stderr, "Serving %s on %s\nTry: flowfabric submit hello --payload '\"world\"'%s\n", strings.TrimPrefix(url, "sqlite:"), base, serverHint(base))
+		})
+	}
+	f.add(c)
+	return c
+}
+
+// serverHint is the flag that other commands need to find the server.
+func serverHint(base string) string {
+	if base == defaultServer {
+		return ""
+	}
+	return " --server " + base
+}
+
+func (a *app) devCommand() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use: "dev", Short: "Serve a temporary store, to try things out", Args: exactly(),
+		Long: "Serves a temporary store that is deleted at the end.",
+	}
+	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+		s, err := f.settings(c, a)
+		if err != nil {
+			return err
+		}
+		dir, err := os.MkdirTemp("", "flowfabric-dev-")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		if !c.Flags().Changed("synchronous") {
+			f.synchronous = "normal"
+		}
+		return a.serve(c.Context(), &f, s, "sqlite:"+filepath.Join(dir, defaultStore), func(base string) {
+			hint := serverHint(base)
+			fmt.Fprintf(a.stderr, `FlowFabric is running on %s with a temporary store. Look at it in a browser, and in another terminal:
+
+  flowfabric submit shout --payload '"hello"'%s
+  flowfabric worker run --exec 'tr a-z A-Z'%s
+  flowfabric list%s
+
+Stop with Ctrl-C; everything is deleted then.
+`, base, hint, hint, hint)
+		})
+	}
+	f.add(c)
+	return c
+}
+
+// settings are the environment with the flags over it.
+func (f *serveFlags) settings(c *cobra.Command, a *app) (settings, error) {
+	s, err := loadSettings()
+	if err != nil {
+		return s, err
+	}
+	if c.Flags().Changed("listen") {
+		s.Listen = f.listen
+	}
+	if c.Flags().Changed("cors-origin") {
+		s.Origins = f.origins
+	}
+	s.Token = a.token
+	if f.retention < time.Second || f.retention > ff.MaxDelay {
+		return s, ff.InvalidInput("retention", "must be 1s to %s (got %s)", ff.MaxDelay, f.retention)
+	}
+	return s, nil
+}
+
+// logger writes to stderr.
+func (f *serveFlags) logger(a *app) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, usageError("--log-level must be debug, info, warn or error (got %q)", f.logLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(a.stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(a.stderr, o)), nil
+	}
+	return nil, usageError("--log-format must be text or json (got %q)", f.logFormat)
+}
+
+// serve runs a server and an engine on a store until ctx ends.
+func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, ready func(base string)) (err error) {
+	if strings.HasPrefix(url, "http") {
+		return usageError("serve needs a store of its own, not the store of another server (%s)", url)
+	}
+	log, err := f.logger(a)
+	if err != nil {
+		return err
+	}
+	for _, name := range idle {
+		if os.Getenv(name) != "" {
+			log.Warn("this environment variable has no effect in this version", "variable", name)
+		}
+	}
+	measured, err := metrics.New()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, measured.Close(context.WithoutCancel(ctx))) }()
+	partitions := ff.PartitionConfig{Flow: uint16(s.Flow), Budget: uint16(s.Budget), Quota: uint16(s.Quota)}
+	if os.Getenv("FF_FLOW_PARTITIONS")+os.Getenv("FF_BUDGET_PARTITIONS")+os.Getenv("FF_QUOTA_PARTITIONS") == "" {
+		partitions = ff.PartitionConfig{} // those of the store
+	}
+	store, err := backend.Open(ctx, url, backend.Options{SQLite: sqlite.Options{
+		Partitions: partitions, Synchronous: sqlite.Synchronous(f.synchronous), Retention: f.retention, Logger: log}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	loops, err := engine.New(store, engine.Options{LeaseExpiry: time.Duration(s.LeaseExpiry), Delayed: time.Duration(s.Delayed),
+		AttemptTimeout: time.Duration(s.AttemptTimeout), ExecutionDeadline: time.Duration(s.ExecutionDeadline), Retention: time.Duration(s.Retention),
+		Logger: log, Meter: measured.Meter()})
+	if err != nil {
+		return err
+	}
+	api, err := server.New(store, server.Options{Listen: s.Listen, Token: s.Token, AllowOpen: f.open, CORSOrigins: s.Origins,
+		Logger: log, Meter: measured.Meter(), Metrics: measured})
+	if err != nil {
+		return err
+	}
+	l, err := api.Bind(ctx)
+	if err != nil {
+		return err
+	}
+	ready(baseURL(l.Addr()))
+	return runBoth(ctx, log, loops, api, l)
+}
+
+// runBoth runs the loops and the server. The loops outlive the server, so that
+// its last requests find a store that moves.
+func runBoth(ctx context.Context, log *slog.Logger, loops *engine.Engine, api *server.Server, l net.Listener) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- loops.Run(background) }()
+	log.Info("HTTP API listening", "address", l.Addr().String())
+	err := api.Serve(ctx, l)
+	stop()
+	err = errors.Join(err, <-ended)
+	log.Info("stopped")
+	return err
+}
+
+// baseURL is how programs on this machine reach a listener.
+func baseURL(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return "http://" + addr.String()
+	}
+	if slices.Contains([]string{"0.0.0.0", "::"}, host) {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
