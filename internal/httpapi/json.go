@@ -25,9 +25,6 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-// maxDepth bounds the nesting of a body.
-const maxDepth = 64
-
 // ErrMalformed is a body that is not JSON; ErrShape is JSON of the wrong shape. The
 // server answers 400 and 422 (spec 08 §1.6).
 var (
@@ -53,70 +50,78 @@ func Decode[T any](body []byte, unknown Unknown, required ...string) (T, error) 
 	if !utf8.Valid(body) {
 		return v, fmt.Errorf("%w: the body is not valid UTF-8", ErrMalformed)
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	var object json.RawMessage
-	if err := dec.Decode(&object); err != nil {
-		if errors.Is(err, io.EOF) {
-			return v, fmt.Errorf("%w: the body is empty", ErrMalformed)
-		}
-		return v, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if err := checkTree(object); err != nil {
-		return v, err
-	}
-	fields, err := checkFields(reflect.TypeFor[T](), object, unknown, required)
+	object, rest, err := first(body)
 	if err != nil {
 		return v, err
 	}
-	if err := fields.decode(object, &v, unknown); err != nil {
+	given, err := checkTree(object)
+	if err != nil {
 		return v, err
 	}
-	if rest := body[dec.InputOffset():]; len(bytes.TrimSpace(rest)) > 0 {
+	if object, err = given.check(reflect.TypeFor[T](), object, unknown, required); err != nil {
+		return v, err
+	}
+	if err := given.decode(object, &v, unknown); err != nil {
+		return v, err
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
 		return v, fmt.Errorf("%w: something follows the JSON object", ErrMalformed)
 	}
 	return v, nil
 }
 
-// fields are the fields of a body.
-type fields map[string]json.RawMessage
+// first is the first JSON value of a body and what follows it.
+func first(body []byte) (value, rest []byte, err error) {
+	if json.Valid(body) {
+		return body, nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if err := dec.Decode((*json.RawMessage)(&value)); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, nil, fmt.Errorf("%w: the body is empty", ErrMalformed)
+		}
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return value, body[dec.InputOffset():], nil
+}
 
-// checkFields reads the fields of an object for a type. Field names count as they
-// are spelt: encoding/json would take KIND for kind, and for a second kind beside
-// the first.
-func checkFields(t reflect.Type, object json.RawMessage, unknown Unknown, required []string) (fields, error) {
-	var given fields
-	if err := json.Unmarshal(object, &given); err != nil || given == nil {
+// check refuses fields that are missing or unknown, and gives the object without
+// those that are to be ignored. Field names count as they are spelt: encoding/json
+// would take KIND for kind, and for a second kind beside the first.
+func (f fields) check(t reflect.Type, object []byte, unknown Unknown, required []string) ([]byte, error) {
+	if f == nil {
 		return nil, fmt.Errorf("%w: the body must be an object", ErrShape)
 	}
 	for _, name := range required {
-		switch value, ok := given[name]; {
+		switch value, ok := f[name]; {
 		case !ok:
 			return nil, fmt.Errorf("%w: field %s is missing", ErrShape, name)
 		case string(value) == "null":
 			return nil, fmt.Errorf("%w: field %s must not be null", ErrShape, name)
 		}
 	}
-	known := namesOf(t)
-	for name := range given {
+	known, before := namesOf(t), len(f)
+	for name := range f {
 		if slices.Contains(known, name) {
 			continue
 		}
 		if unknown == RefuseUnknown {
 			return nil, fmt.Errorf("%w: field %.100q is unknown; the fields are %s", ErrShape, name, strings.Join(known, ", "))
 		}
-		delete(given, name)
+		delete(f, name)
 	}
-	return given, nil
+	if len(f) == before {
+		return object, nil
+	}
+	rest, err := json.Marshal(f)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrShape, err)
+	}
+	return rest, nil
 }
 
-// decode reads the fields into v.
-func (f fields) decode(object json.RawMessage, v any, unknown Unknown) error {
-	if unknown == IgnoreUnknown {
-		var err error
-		if object, err = json.Marshal(f); err != nil {
-			return fmt.Errorf("%w: %w", ErrShape, err)
-		}
-	}
+// decode reads the object into v.
+func (f fields) decode(object []byte, v any, unknown Unknown) error {
 	dec := json.NewDecoder(bytes.NewReader(object))
 	if unknown == RefuseUnknown {
 		dec.DisallowUnknownFields()
@@ -192,50 +197,6 @@ func namesOf(t reflect.Type) []string {
 	}
 	names.Store(t, list)
 	return list
-}
-
-// checkTree refuses repeated fields and deep nesting.
-func checkTree(data json.RawMessage) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var open []map[string]bool // nil for lists
-	key := false               // the next string is a key
-	for {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		switch tok := token.(type) {
-		case json.Delim:
-			if tok == '{' || tok == '[' {
-				if len(open) == maxDepth {
-					return fmt.Errorf("%w: nested deeper than %d levels", ErrShape, maxDepth)
-				}
-				var seen map[string]bool
-				if tok == '{' {
-					seen = map[string]bool{}
-				}
-				open = append(open, seen)
-			} else {
-				open = open[:len(open)-1]
-			}
-			key = len(open) > 0 && open[len(open)-1] != nil
-			continue
-		case string:
-			if key {
-				if open[len(open)-1][tok] {
-					return fmt.Errorf("%w: field %s is repeated", ErrShape, tok)
-				}
-				open[len(open)-1][tok] = true
-				key = false
-				continue
-			}
-		}
-		key = len(open) > 0 && open[len(open)-1] != nil
-	}
 }
 
 // Bytes are bytes in a body of the reference: a list of numbers. A text is

@@ -195,3 +195,18 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkDecode reads a submit with a payload of 4 KiB.
+func BenchmarkDecode(b *testing.B) {
+	body, err := json.Marshal(CreateMany{Executions: []CreateItem{{LaneID: "l", Submit: Submit{Kind: "k", PayloadBase64: make([]byte, 4096)}}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Decode[CreateMany](body, RefuseUnknown, "executions"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
