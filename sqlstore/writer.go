@@ -80,6 +80,8 @@ func write[R any](ctx context.Context, s *Store, fn func(*tx) (R, error)) (R, er
 	select {
 	case <-w.quit:
 		return none, errClosed()
+	case <-ctx.Done():
+		return none, ctx.Err()
 	default:
 	}
 	select {
