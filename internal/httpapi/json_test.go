@@ -32,6 +32,11 @@ func TestBodiesOfTheReferenceAreReadAsTheReferenceReadsThem(t *testing.T) {
 		{"null", `null`, ErrShape, "must be an object"},
 		{"a text", `"x"`, ErrShape, "must be an object"},
 		{"no UTF-8", goodCreate + ",\"idempotency_key\":\"\xff\"}", ErrMalformed, "UTF-8"},
+		{"half a surrogate pair", goodCreate + `,"idempotency_key":"\ud800"}`, ErrMalformed, `\ud800`},
+		{"the other half", goodCreate + `,"tags":{"\udc00x":"a"}}`, ErrMalformed, `\udc00`},
+		{"a half and a letter", goodCreate + `,"extra":["\ud83d\u0041"]}`, ErrMalformed, `\ud83d before \u0041`},
+		{"a whole surrogate pair", goodCreate + `,"idempotency_key":"\ud83d\ude00\\\""}`, nil, ""},
+		{"a repeated field spelt another way", goodCreate + `,"n\u006fw":1}`, ErrShape, "now is repeated"},
 		{"a repeated field", goodCreate + `,"now":1}`, ErrShape, "now is repeated"},
 		{"tags that are null", goodCreate + `,"tags":null}`, ErrShape, "field tags"},
 		{"a tag that is a number", goodCreate + `,"tags":{"a":1}}`, ErrShape, "field tags: must be a text (got number)"},
@@ -207,6 +212,33 @@ func BenchmarkDecode(b *testing.B) {
 	for b.Loop() {
 		if _, err := Decode[CreateMany](body, RefuseUnknown, "executions"); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A list that is too long is refused before its items are decoded: a {} takes
+// two bytes in the body and hundreds in memory.
+func TestLongListsAreRefusedBeforeTheyTakeMemory(t *testing.T) {
+	const n = 200_000
+	body := []byte(`{"executions":[` + strings.Repeat("{},", n) + `{}]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Decode[CreateMany](body, RefuseUnknown, "executions")
+	runtime.ReadMemStats(&after)
+	if e, ok := ff.AsError(err); !ok || e.Field != "executions" || !strings.Contains(err.Error(), "must hold 1 to 1000 items (got 200001)") {
+		t.Errorf("got %v", err)
+	}
+	if taken := after.TotalAlloc - before.TotalAlloc; taken > 200*n {
+		t.Errorf("refusing %d items took %d bytes", n, taken)
+	}
+}
+
+func TestItemsAreCountedAtTheTopOnly(t *testing.T) {
+	for list, want := range map[string]int{
+		`[]`: 1, `[1]`: 1, `[1,2]`: 2, `[[1,2],{"a":[3,4],"b":5}]`: 2, `[",",",\",",1]`: 3, `["\\\\",2]`: 2, `{"a":1,"b":2}`: 1, `null`: 1, ``: 1,
+	} {
+		if got := countItems(json.RawMessage(list)); got != want {
+			t.Errorf("%s counts %d items, want %d", list, got, want)
 		}
 	}
 }

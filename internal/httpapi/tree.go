@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // maxDepth bounds the nesting of a body.
@@ -36,8 +39,8 @@ func (t *tree) value() error {
 	case '[':
 		return t.list()
 	case '"':
-		t.text()
-		return nil
+		_, err := t.text()
+		return err
 	}
 	for t.at < len(t.data) && bytes.IndexByte([]byte(",]} \t\r\n"), t.data[t.at]) < 0 {
 		t.at++
@@ -57,16 +60,39 @@ func (t *tree) peek() byte {
 	}
 }
 
-// text steps over a string and gives it with its quotes.
-func (t *tree) text() []byte {
+// text steps over a string and gives it with its quotes. Half a surrogate pair is
+// refused: encoding/json would replace it.
+func (t *tree) text() ([]byte, error) {
 	start := t.at
 	for t.at++; t.data[t.at] != '"'; t.at++ {
-		if t.data[t.at] == '\\' {
-			t.at++
+		if t.data[t.at] != '\\' {
+			continue
+		}
+		if t.at++; t.data[t.at] != 'u' {
+			continue
+		}
+		r := t.escape()
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if t.data[t.at+1] != '\\' || t.data[t.at+2] != 'u' {
+			return nil, fmt.Errorf("%w: a text has half a surrogate pair: \\u%04x", ErrMalformed, r)
+		}
+		t.at += 2
+		if low := t.escape(); utf16.DecodeRune(r, low) == utf8.RuneError {
+			return nil, fmt.Errorf("%w: a text has half a surrogate pair: \\u%04x before \\u%04x", ErrMalformed, r, low)
 		}
 	}
 	t.at++
-	return t.data[start:t.at]
+	return t.data[start:t.at], nil
+}
+
+// escape reads the four digits behind the u at the current byte and steps to the
+// last one.
+func (t *tree) escape() rune {
+	n, _ := strconv.ParseUint(string(t.data[t.at+1:t.at+5]), 16, 16)
+	t.at += 4
+	return rune(n)
 }
 
 func (t *tree) open() error {
@@ -122,7 +148,10 @@ func (t *tree) object() error {
 }
 
 func (t *tree) field(seen fields) error {
-	quoted := t.text()
+	quoted, err := t.text()
+	if err != nil {
+		return err
+	}
 	name := string(quoted[1 : len(quoted)-1])
 	if bytes.IndexByte(quoted, '\\') >= 0 {
 		if err := json.Unmarshal(quoted, &name); err != nil {
@@ -136,7 +165,7 @@ func (t *tree) field(seen fields) error {
 	t.at++
 	t.peek()
 	start := t.at
-	err := t.value()
+	err = t.value()
 	seen[name] = t.data[start:t.at]
 	return err
 }
