@@ -61,6 +61,9 @@ func Decode[T any](body []byte, unknown Unknown, required ...string) (T, error) 
 	if object, err = given.check(reflect.TypeFor[T](), object, unknown, required); err != nil {
 		return v, err
 	}
+	if err := given.checkCounts(reflect.TypeFor[T]()); err != nil {
+		return v, err
+	}
 	if err := given.decode(object, &v, unknown); err != nil {
 		return v, err
 	}
