@@ -71,10 +71,10 @@ func TestEventsAreFollowed(t *testing.T) {
 	for e, err := range c.Events(ctx, ff.ReadEvents{}) {
 		t.Errorf("nothing happened yet, but %+v, %v", e, err)
 	}
+	cancelled := make(chan error, 1)
 	go func() {
-		if _, err := c.Cancel(ctx, got.ID, ""); err != nil {
-			t.Error(err)
-		}
+		_, err := c.Cancel(ctx, got.ID, "")
+		cancelled <- err
 	}()
 	for e, err := range c.Events(ctx, ff.ReadEvents{Wait: patience}) {
 		if errors.Is(err, context.Canceled) {
@@ -82,6 +82,9 @@ func TestEventsAreFollowed(t *testing.T) {
 		}
 		if err != nil || e.ID != got.ID || e.Outcome != ff.OutcomeCancelled {
 			t.Fatalf("%+v, %v", e, err)
+		}
+		if err := <-cancelled; err != nil {
+			t.Error(err)
 		}
 		cancel()
 	}

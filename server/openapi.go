@@ -84,6 +84,7 @@ type (
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ff.StateVector]():      reflect.TypeFor[stateVectorShape](),
 	reflect.TypeFor[ff.ExecutionPolicy]():  reflect.TypeFor[policyShape](),
+	reflect.TypeFor[httpapi.Policy]():      reflect.TypeFor[policyShape](),
 	reflect.TypeFor[ff.CapabilitySet]():    reflect.TypeFor[[]string](),
 	reflect.TypeFor[ff.Fence]():            reflect.TypeFor[fenceShape](),
 	reflect.TypeFor[ff.ExecutionID]():      reflect.TypeFor[string](),

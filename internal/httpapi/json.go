@@ -180,13 +180,13 @@ func expected(t reflect.Type) string {
 	return "an object"
 }
 
-// names are the field names by type.
-var names sync.Map
+// namesByType are the field names that namesOf found.
+var namesByType sync.Map
 
 // namesOf lists the names of the fields of a struct, with those of embedded
 // structs, in order.
 func namesOf(t reflect.Type) []string {
-	if list, ok := names.Load(t); ok {
+	if list, ok := namesByType.Load(t); ok {
 		return list.([]string)
 	}
 	var list []string
@@ -198,7 +198,7 @@ func namesOf(t reflect.Type) []string {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		list = append(list, name)
 	}
-	names.Store(t, list)
+	namesByType.Store(t, list)
 	return list
 }
 
