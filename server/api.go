@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"time"
 
@@ -421,8 +420,10 @@ func (s *Server) giveBack(r *request, claimed []ff.Claimed) error {
 	for i := range claimed {
 		c.Leases = append(c.Leases, claimed[i].Ref())
 	}
-	_, err := s.store.ReleaseExecutions(context.WithoutCancel(r.Context()), c)
-	return errors.Join(context.Canceled, err)
+	if _, err := s.store.ReleaseExecutions(context.WithoutCancel(r.Context()), c); err != nil {
+		s.log.ErrorContext(r.Context(), "handing executions back for a claimant that has gone", "worker_instance_id", claimed[0].Execution.Lease.Instance, "err", err)
+	}
+	return context.Canceled
 }
 
 func (s *Server) grantNext(r *request) (answer, error) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/sha256"
 	"crypto/subtle"
 	"net"
 	"net/http"
@@ -11,13 +12,15 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-// authorized checks the bearer token in constant time (spec 08 §1.3).
+// authorized checks the bearer token in constant time (spec 08 §1.3). Hashes are
+// compared, so that the time does not tell the length either.
 func (s *Server) authorized(r *http.Request) bool {
 	if s.opts.Token == "" {
 		return true
 	}
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return ok && subtle.ConstantTimeCompare([]byte(given), []byte(s.opts.Token)) == 1
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.opts.Token))
+	return ok && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 // openPath reports whether a path needs no token.
@@ -39,13 +42,14 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 
 // guardHost answers only requests for a loopback name while the server is open
 // to its own machine without a token: a page that makes its own name point to
-// 127.0.0.1 gets nothing.
+// 127.0.0.1 gets nothing. Health is told to everybody, since probes may send any
+// host or none.
 func (s *Server) guardHost(next http.Handler) http.Handler {
 	if s.opts.Token != "" || s.opts.AllowOpen {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !localHost(r.Host) {
+		if r.URL.Path != "/healthz" && r.URL.Path != "/livez" && !localHost(r.Host) {
 			s.writeJSON(w, r, http.StatusForbidden, ff.PublicError{
 				Error: "the server has no token and answers only to localhost, not to host " + strings.ToValidUTF8(r.Host, "?")})
 			return
@@ -59,7 +63,7 @@ func localHost(hostport string) bool {
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	host = strings.Trim(host, "[]")
+	host = strings.ToLower(strings.Trim(host, "[]"))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
@@ -70,7 +74,12 @@ func localHost(hostport string) bool {
 // crossOrigin lets pages of other origins in only as configured (spec 08 §1.4,
 // but closed by default). Preflights are answered here and need no token.
 func (s *Server) crossOrigin(next http.Handler) (http.Handler, error) {
-	origins := slices.DeleteFunc(slices.Clone(s.opts.CORSOrigins), func(o string) bool { return strings.TrimSpace(o) == "" })
+	var origins []string
+	for _, o := range s.opts.CORSOrigins {
+		if o = strings.TrimSpace(o); o != "" {
+			origins = append(origins, o)
+		}
+	}
 	if slices.Contains(origins, "*") {
 		return permissive(next), nil
 	}

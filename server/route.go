@@ -9,7 +9,9 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,24 +102,51 @@ func (s *Server) stack() (http.Handler, error) {
 		_, _ = w.Write(doc)
 	})
 	mux.HandleFunc("GET /{$}", s.page)
-	if s.opts.Metrics != nil {
-		mux.Handle("GET /metrics", s.opts.Metrics)
-	}
 	guarded, err := s.crossOrigin(s.guardHost(s.authenticate(emptyErrors(mux))))
 	if err != nil {
 		return nil, err
 	}
-	return s.observe(mux, guarded), nil
+	return s.besideMetrics(s.observe(mux, guarded)), nil
 }
 
-// emptyErrors serves a mux whose own 404 and 405 have no body (spec 08 §1.8).
+// besideMetrics serves the metrics outside of everything else: no token, no CORS,
+// not counted themselves (spec 09 §4.1).
+func (s *Server) besideMetrics(next http.Handler) http.Handler {
+	if s.opts.Metrics == nil {
+		return next
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.opts.Metrics)
+	metrics := s.guardHost(emptyErrors(mux))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metrics" {
+			metrics.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// emptyErrors serves a mux whose own 404 and 405 have no body, and which does not
+// redirect (spec 08 §1.7, §1.8).
 func emptyErrors(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if unclean(r) {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		if _, pattern := mux.Handler(r); pattern == "" {
 			w = &bodiless{w}
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// unclean reports whether a path has empty segments or dots: a mux redirects
+// those, but no endpoint has them.
+func unclean(r *http.Request) bool {
+	p := r.URL.EscapedPath()
+	return path.Clean(p) != p
 }
 
 type bodiless struct{ http.ResponseWriter }
@@ -131,29 +160,20 @@ func (b *bodiless) WriteHeader(status int) {
 func (b *bodiless) Write(p []byte) (int, error) { return len(p), nil }
 
 // endpoint reads the body within its limit, runs the handler and writes its
-// answer.
+// answer. A length over the limit is refused also where no body is read
+// (spec 08 §1.5).
 func (s *Server) endpoint(rt *route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req := &request{Request: r}
-		if rt.limit > 0 {
-			if r.ContentLength > rt.limit {
-				s.tooLarge(w, r, rt)
-				return
-			}
-			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.limit))
-			var large *http.MaxBytesError
-			if errors.As(err, &large) {
-				s.tooLarge(w, r, rt)
-				return
-			}
-			if err != nil {
-				s.writeError(w, r, ff.InvalidInput("body", "could not be read: %v", err))
-				return
-			}
-			req.body = body
+		if rt.limit > 0 && r.ContentLength > rt.limit {
+			s.tooLarge(w, r, rt)
+			return
 		}
-		if rt.body != nil && !jsonContent(r.Header.Get("Content-Type")) {
-			s.writeJSON(w, r, http.StatusUnsupportedMediaType, ff.PublicError{Error: "invalid JSON: Unsupported Media Type: send Content-Type: application/json"})
+		if err := rt.checkQuery(r.URL.RawQuery); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+		if rt.body != nil && !s.readBody(w, req, rt) {
 			return
 		}
 		a, err := rt.serve(s, req)
@@ -163,6 +183,51 @@ func (s *Server) endpoint(rt *route) http.Handler {
 		}
 		s.write(w, r, a)
 	})
+}
+
+// readBody reads the body; when it cannot, it answers why and reports false.
+func (s *Server) readBody(w http.ResponseWriter, r *request, rt *route) bool {
+	if !jsonContent(r.Header.Get("Content-Type")) {
+		s.writeJSON(w, r.Request, http.StatusUnsupportedMediaType, ff.PublicError{Error: "invalid JSON: Unsupported Media Type: send Content-Type: application/json"})
+		return false
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.limit))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		s.tooLarge(w, r.Request, rt)
+		return false
+	case err != nil:
+		s.writeError(w, r.Request, ff.InvalidInput("body", "could not be read: %v", err))
+		return false
+	}
+	r.body = body
+	return true
+}
+
+// checkQuery refuses parameters that an endpoint of our own does not have: a
+// misspelt filter must not list everything.
+func (rt *route) checkQuery(raw string) error {
+	if raw == "" || rt.tag == "reference" || rt.tag == "health" {
+		return nil
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return ff.InvalidInput("query", "is malformed: %v", err)
+	}
+	known := make([]string, len(rt.query))
+	for i, p := range rt.query {
+		known[i] = p.name
+	}
+	for name := range values {
+		switch {
+		case len(known) == 0:
+			return ff.InvalidInput("query", "parameter %.100q is unknown; this endpoint has none", name)
+		case !slices.Contains(known, name):
+			return ff.InvalidInput("query", "parameter %.100q is unknown; the parameters are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 func jsonContent(header string) bool {
@@ -214,6 +279,10 @@ func (s *Server) writeJSON(w http.ResponseWriter, r *http.Request, status int, v
 	_, _ = w.Write(body)
 }
 
+// statusClientGone is counted for requests whose client left before the answer:
+// what the store says then is no fault of its own.
+const statusClientGone = 499
+
 // writeError answers a refusal, and logs a fault.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
@@ -229,11 +298,15 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	status, p := ff.PublicErrorOf(err)
-	if status >= http.StatusInternalServerError && r.Context().Err() == nil {
+	if status >= http.StatusInternalServerError && r.Context().Err() != nil {
+		w.WriteHeader(statusClientGone)
+		return
+	}
+	if status >= http.StatusInternalServerError {
 		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if e, ok := ff.AsError(err); ok && e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(e.RetryAfter.Round(time.Second).Seconds())))
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	s.writeJSON(w, r, status, p)
 }
@@ -241,18 +314,16 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 // observe logs and counts requests, and survives panics.
 func (s *Server) observe(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/metrics" {
-			next.ServeHTTP(w, r)
-			return
-		}
 		start := time.Now()
 		seen := &statusWriter{ResponseWriter: w}
 		defer func() {
 			if v := recover(); v != nil {
 				s.log.ErrorContext(r.Context(), "handler panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
-				if seen.status == 0 {
-					s.writeError(seen, r, fmt.Errorf("panic: %v", v))
+				if seen.status != 0 { // half an answer: the connection must break
+					s.record(r, mux, http.StatusInternalServerError, time.Since(start))
+					panic(http.ErrAbortHandler)
 				}
+				s.writeError(seen, r, fmt.Errorf("panic: %v", v))
 			}
 			s.record(r, mux, seen.status, time.Since(start))
 		}()
@@ -264,11 +335,11 @@ func (s *Server) record(r *http.Request, mux *http.ServeMux, status int, took ti
 	if status == 0 {
 		status = http.StatusOK
 	}
-	path := "unknown"
-	if _, pattern := mux.Handler(r); pattern != "" {
-		_, path, _ = strings.Cut(pattern, " ")
+	label := "unknown"
+	if _, pattern := mux.Handler(r); pattern != "" && !unclean(r) {
+		_, label, _ = strings.Cut(pattern, " ")
 	}
-	set := metric.WithAttributes(attribute.String("method", methodLabel(r.Method)), attribute.String("path", path), attribute.String("status", strconv.Itoa(status)))
+	set := metric.WithAttributes(attribute.String("method", methodLabel(r.Method)), attribute.String("path", strings.TrimSuffix(label, "{$}")), attribute.String("status", strconv.Itoa(status)))
 	s.requests.Add(r.Context(), 1, set)
 	s.durations.Record(r.Context(), took.Seconds(), set)
 	s.log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took)
@@ -292,6 +363,13 @@ func (w *statusWriter) WriteHeader(status int) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 // Unwrap is for http.ResponseController.

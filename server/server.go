@@ -123,29 +123,52 @@ func (s *Server) Bind(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, ff.Errorf(ff.CodeUnavailable, "cannot listen on %s: %w", s.opts.Listen, err)
 	}
-	if s.opts.Token == "" && !s.opts.AllowOpen && !loopback(l.Addr()) {
+	if err := s.refuseOpen(l.Addr()); err != nil {
 		_ = l.Close()
-		return nil, ff.InvalidInput("listen", "%s is reachable from other machines and no token is set: set a token (--token or FF_API_TOKEN), listen on 127.0.0.1, or allow open access on purpose (--open)", s.opts.Listen)
+		return nil, err
 	}
 	return l, nil
 }
 
-func loopback(a net.Addr) bool {
-	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && ap.Addr().IsLoopback()
+// refuseOpen refuses an address that other machines reach while there is no token.
+func (s *Server) refuseOpen(a net.Addr) error {
+	if s.opts.Token != "" || s.opts.AllowOpen || a.Network() == "unix" {
+		return nil
+	}
+	if ap, err := netip.ParseAddrPort(a.String()); err == nil && ap.Addr().IsLoopback() {
+		return nil
+	}
+	return ff.InvalidInput("listen", "%s is reachable from other machines and no token is set: set a token (--token or FF_API_TOKEN), listen on 127.0.0.1, or allow open access on purpose (--open)", a)
 }
 
+// Times of one request. Those for reading and writing are longer than the longest
+// poll, which they would end otherwise.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = ff.MaxClaimWait + time.Minute
+	writeTimeout  = readTimeout + time.Minute
+	idleTimeout   = 2 * time.Minute
+)
+
 // Serve serves until ctx ends; then it accepts no more, answers long polls at
-// once and finishes the requests that run, for at most ShutdownTimeout.
+// once and finishes the requests that run, for at most ShutdownTimeout. It closes
+// the listener. A Server serves once. Errors: invalid_input as ListenAndServe;
+// timeout when requests were cut off at the end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	hs := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	if err := s.refuseOpen(l.Addr()); err != nil {
+		_ = l.Close()
+		return err
 	}
+	hs := &http.Server{
+		Handler: s.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	defer s.stop()
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(l) }()
 	select {
 	case err := <-ended:
+		_ = hs.Close()
 		return ff.Errorf(ff.CodeUnavailable, "serving HTTP: %w", err)
 	case <-ctx.Done():
 	}
