@@ -93,7 +93,7 @@ func InvalidInput(field, format string, args ...any) *Error {
 func NotActive(outcome, epoch, phase, attempt string) *Error {
 	return &Error{
 		Code:    CodeExecutionNotActive,
-		Detail:  fmt.Sprintf("lifecycle_phase=%s terminal_outcome=%s lease_epoch=%s attempt_id=%s", phase, outcome, epoch, attempt),
+		Detail:  fmt.Sprintf("the execution is %s, its outcome is %s, its lease epoch %s", phase, outcome, epoch),
 		Details: []string{outcome, epoch, phase, attempt},
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) benchCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Long: "Measures a store: --store sqlite:FILE in this process, or --server URL over HTTP."}
+	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Args: cobra.ArbitraryArgs, RunE: onlyCommands, Long: "Measures a store: --store sqlite:FILE in this process, or --server URL over HTTP."}
 	for _, s := range []struct {
 		name, short string
 		tasks       int

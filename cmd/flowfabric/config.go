@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -59,6 +60,9 @@ var idle = []string{
 // loadSettings reads the environment (spec 09 §1.1). Errors name the variable.
 func loadSettings() (settings, error) {
 	s := defaultSettings()
+	if err := refuseEmptyNumbers(); err != nil {
+		return s, err
+	}
 	err := env.ParseWithOptions(&s, env.Options{FuncMap: map[reflect.Type]env.ParserFunc{
 		reflect.TypeFor[positiveU16]():  func(v string) (any, error) { return parsePositiveU16(v) },
 		reflect.TypeFor[milliseconds](): func(v string) (any, error) { d, err := parseInterval(v, time.Millisecond); return milliseconds(d), err },
@@ -82,25 +86,40 @@ func loadSettings() (settings, error) {
 	return s, nil
 }
 
-func invalidVariable(name, message string) error {
-	return ff.InvalidInput(name, "invalid value for %s: %s", name, message)
-}
-
-// settingsError names the variable whose value was refused.
-func settingsError(err error) error {
+// refuseEmptyNumbers refuses numbers that are set and empty: the parser would
+// take them as unset.
+func refuseEmptyNumbers() error {
 	t := reflect.TypeFor[settings]()
-	text := err.Error()
 	for i := range t.NumField() {
 		f := t.Field(i)
-		if name := f.Tag.Get("env"); strings.Contains(text, `"`+f.Name+`"`) {
-			_, why, found := strings.Cut(text, f.Type.String()+`": `)
-			if !found {
-				why = text
-			}
-			return invalidVariable(name, why)
+		if kind := f.Type.Kind(); kind != reflect.Uint16 && kind != reflect.Int64 {
+			continue
+		}
+		name := f.Tag.Get("env")
+		if v, set := os.LookupEnv(name); set && v == "" {
+			return invalidVariable(name, "expected a number, got ''")
 		}
 	}
-	return ff.InvalidInput("environment", "%s", text)
+	return nil
+}
+
+func invalidVariable(name, message string) error {
+	return ff.Errorf(ff.CodeInvalidInput, "invalid value for %s: %s", name, message)
+}
+
+// settingsError names the first variable whose value was refused.
+func settingsError(err error) error {
+	var all env.AggregateError
+	var refused env.ParseError
+	if errors.As(err, &all) && len(all.Errors) > 0 {
+		err = all.Errors[0]
+	}
+	if errors.As(err, &refused) {
+		if f, ok := reflect.TypeFor[settings]().FieldByName(refused.Name); ok {
+			return invalidVariable(f.Tag.Get("env"), refused.Err.Error())
+		}
+	}
+	return ff.Errorf(ff.CodeInvalidInput, "reading the environment: %w", err)
 }
 
 type (

@@ -36,7 +36,7 @@ func cliReference(root *cobra.Command) string {
 		if c.Long != "" {
 			fmt.Fprintf(&b, "\n%s\n", c.Long)
 		}
-		if c.Runnable() {
+		if !c.HasSubCommands() {
 			fmt.Fprintf(&b, "\n```\n%s\n```\n", c.UseLine())
 		}
 		if c.Example != "" {

@@ -35,7 +35,7 @@ type submitFlags struct {
 func (a *app) submitCommand() *cobra.Command {
 	var f submitFlags
 	c := &cobra.Command{
-		Use: "submit KIND", Short: "Submit an execution", Args: cobra.MaximumNArgs(1),
+		Use: "submit KIND", Short: "Submit an execution", Args: cobra.ArbitraryArgs,
 		Example: `  flowfabric submit hello --payload '"world"'
   flowfabric submit resize --payload @job.json --retries 3 --timeout 30s --wait 1m
   flowfabric submit --batch jobs.ndjson      # one object per line: {"kind":"hello","payload":1}`,
@@ -412,6 +412,9 @@ func (a *app) printResult(ctx context.Context, b ff.Backend, id ff.ExecutionID, 
 		return err
 	}
 	state := x.PublicState()
+	if !state.Terminal() {
+		return &exitError{exitNotFound, fmt.Errorf("%s is %s and has no result yet; wait with --wait 1m", id, state)}
+	}
 	result, err := b.ExecutionResult(ctx, id)
 	if err != nil {
 		return err
@@ -440,11 +443,8 @@ func (a *app) printResult(ctx context.Context, b ff.Backend, id ff.ExecutionID, 
 			fmt.Fprintln(a.stdout)
 		}
 	}
-	switch {
-	case state == ff.StateCompleted:
+	if state == ff.StateCompleted {
 		return nil
-	case !state.Terminal():
-		return &exitError{exitNotFound, fmt.Errorf("%s is %s and has no result yet; wait with --wait 1m", id, state)}
 	}
 	return &exitError{exitFailed, fmt.Errorf("%s ended as %s: %s", id, state, clean(x.FailureReason+x.CancellationReason))}
 }
@@ -472,7 +472,7 @@ func waitTerminal(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait tim
 
 func (a *app) cancelCommand() *cobra.Command {
 	var reason string
-	c := &cobra.Command{Use: "cancel ID...", Short: "Cancel executions", Args: cobra.MinimumNArgs(1)}
+	c := &cobra.Command{Use: "cancel ID...", Short: "Cancel executions", Args: atLeastOne("ID")}
 	c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, args []string) error {
 		var failed error
 		for _, arg := range args {

@@ -4,5 +4,8 @@ package main
 
 import "os/exec"
 
-// ownGroup leaves the command as it is: it is killed alone when its context ends.
-func ownGroup(*exec.Cmd) {}
+// runGroup runs a command. It is killed alone when its context ends.
+func runGroup(cmd *exec.Cmd) error {
+	cmd.WaitDelay = killGrace
+	return cmd.Run()
+}

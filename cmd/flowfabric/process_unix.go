@@ -7,20 +7,25 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
-	"time"
 )
 
-// ownGroup runs a command in a process group of its own and ends the whole group
-// when its context ends: first it is asked, after killGrace it is killed.
-func ownGroup(cmd *exec.Cmd) {
+// runGroup runs a command in a process group of its own. When its context ends
+// the group is asked to end, and killed after killGrace. What the command started
+// and left behind is killed when the command has ended.
+func runGroup(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	kill := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Cancel = func() error {
-		group := -cmd.Process.Pid
-		err := syscall.Kill(group, syscall.SIGTERM)
-		time.AfterFunc(killGrace, func() { _ = syscall.Kill(group, syscall.SIGKILL) })
+		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		if errors.Is(err, syscall.ESRCH) {
 			return os.ErrProcessDone
 		}
 		return err
 	}
+	cmd.WaitDelay = killGrace
+	err := cmd.Run()
+	if cmd.Process != nil {
+		kill()
+	}
+	return err
 }

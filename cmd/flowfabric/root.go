@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,6 +80,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
 	if err != nil && code != exitOK {
+		// A line that cannot be parsed has set no flag yet.
+		a.json = a.json || slices.Contains(args, "--json")
 		a.printError(err, code)
 	}
 	return code
@@ -94,6 +98,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
+	case strings.HasPrefix(err.Error(), "unknown command "), strings.HasPrefix(err.Error(), "required flag(s) "):
+		return exitUsage // cobra has no type for these
 	}
 	fe, ok := ff.AsError(err)
 	if !ok {
@@ -198,11 +204,33 @@ func (a *app) withStore(f func(ctx context.Context, b ff.Backend, args []string)
 // exactly is cobra.ExactArgs with the names of the arguments in its error.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usageError("%s needs %d argument(s) %v, got %d (see: %s --help)", c.CommandPath(), len(names), names, len(args), c.CommandPath())
+		switch {
+		case len(args) == len(names):
+			return nil
+		case len(names) == 0:
+			return usageError("%s takes no arguments, got %q (see: %s --help)", c.CommandPath(), args, c.CommandPath())
+		}
+		return usageError("%s needs %d argument(s) %v, got %d (see: %s --help)", c.CommandPath(), len(names), names, len(args), c.CommandPath())
+	}
+}
+
+// atLeastOne is cobra.MinimumNArgs(1) with the name of the arguments.
+func atLeastOne(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usageError("%s needs at least one %s (see: %s --help)", c.CommandPath(), name, c.CommandPath())
 		}
 		return nil
 	}
+}
+
+// onlyCommands is what a command does that only has others below it: it shows
+// them, and refuses names that are not among them.
+func onlyCommands(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	return usageError("unknown command %q for %q (see: %s --help)", args[0], c.CommandPath(), c.CommandPath())
 }
 
 func (a *app) versionCommand() *cobra.Command {

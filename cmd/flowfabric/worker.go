@@ -37,7 +37,7 @@ type workerFlags struct {
 }
 
 func (a *app) workerCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "worker", Short: "Work on executions"}
+	parent := &cobra.Command{Use: "worker", Short: "Work on executions", Args: cobra.ArbitraryArgs, RunE: onlyCommands}
 	var f workerFlags
 	c := &cobra.Command{
 		Use: "run --exec CMD", Short: "Run a shell command for each execution", Args: exactly(),
@@ -48,7 +48,8 @@ FLOWFABRIC_KIND, FLOWFABRIC_LANE and FLOWFABRIC_ATTEMPT (from 0).
 Exit code 0 completes the execution. Any other fails the attempt, with the end of
 standard error as the reason; whether another attempt follows is for the execution's
 policy to say, except for the codes of --permanent, which are final. The command
-and what it started are ended when the execution is cancelled, times out or is lost.`,
+and what it started are ended when the execution is cancelled, times out or is lost:
+first asked (SIGTERM), then killed. What a command leaves running is killed as well.`,
 		Example: "  flowfabric worker run --exec 'tr a-z A-Z'\n  flowfabric worker run --lane media --kind resize --exec ./resize.sh --concurrency 4",
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.runWorker(c.Context(), &f) }
@@ -146,13 +147,11 @@ func (f *workerFlags) handler() worker.Handler {
 		stdout := &limited{limit: ff.MaxResultBytes}
 		stderr := &tail{limit: stderrTail}
 		cmd := exec.CommandContext(ctx, "sh", "-c", f.exec)
-		ownGroup(cmd)
-		cmd.WaitDelay = killGrace
 		cmd.Stdin = bytes.NewReader(t.Payload())
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 		cmd.Env = append(os.Environ(), "FLOWFABRIC_EXECUTION_ID="+t.ID().String(), "FLOWFABRIC_KIND="+t.Kind(),
 			"FLOWFABRIC_LANE="+string(t.Execution().Lane), "FLOWFABRIC_ATTEMPT="+strconv.Itoa(t.Attempt().Index))
-		err := cmd.Run()
+		err := runGroup(cmd)
 		switch {
 		case context.Cause(ctx) != nil:
 			return nil, context.Cause(ctx)
@@ -160,6 +159,8 @@ func (f *workerFlags) handler() worker.Handler {
 			return nil, worker.Permanent(ff.Errorf(ff.CodePayloadTooLarge, "the command printed more than %d bytes", ff.MaxResultBytes))
 		case err == nil:
 			return stdout.Bytes(), nil
+		case errors.Is(err, exec.ErrWaitDelay):
+			return nil, fmt.Errorf("the command ended, but what it started in the background kept its output open for %s: end it, or redirect its output", killGrace)
 		}
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
