@@ -74,7 +74,7 @@ func Exercise(t *testing.T, open func(*testing.T) Store) {
 			}
 		})
 	}
-	t.Run("model", func(t *testing.T) { exerciseModel(t, open(t)) })
+	t.Run("model", func(t *testing.T) { exerciseModel(t, open) })
 }
 
 // subject is the store under test with short forms of what most behaviours do.

@@ -206,7 +206,7 @@ func nobodyClaimsTwice(s *subject) {
 
 // prompt is far more than a wake-up takes on a busy machine, and less than the
 // interval at which stores poll for safety.
-const prompt = 500 * time.Millisecond
+const prompt = 800 * time.Millisecond
 
 // settle lets a call that was just begun in another goroutine come to the point
 // where it waits. What is tested holds without it too, but would then often find

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,18 +14,27 @@ import (
 	"github.com/flowfabric/flowfabric/lifecycle"
 )
 
+// runsPerStore bounds the runs that share a store: a long soak would otherwise
+// measure listings of very many lanes.
+const runsPerStore = 250
+
 // exerciseModel drives a store with random commands and compares it with the
 // rules of package lifecycle: after every command each record of the run is what
-// the rules make of it. All runs share one store, each in lanes of its own, so
-// that the work of earlier runs stays around as it would in production.
-func exerciseModel(t *testing.T, store Store) {
-	var run atomic.Int64
-	rapid.Check(t, func(t *rapid.T) {
-		m := newModel(t, store, run.Add(1))
-		for range 3 {
-			m.create(t)
+// the rules make of it. Runs share a store, each in lanes of its own, so that the
+// work of earlier runs stays around as it would in production.
+func exerciseModel(t *testing.T, open func(*testing.T) Store) {
+	var store Store
+	run := int64(0)
+	rapid.Check(t, func(r *rapid.T) {
+		if run%runsPerStore == 0 {
+			store = open(t)
 		}
-		t.Repeat(m.actions())
+		run++
+		m := newModel(r, store, run)
+		for range 3 {
+			m.create(r)
+		}
+		r.Repeat(m.actions())
 		m.drain()
 	})
 }
