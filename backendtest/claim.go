@@ -251,7 +251,6 @@ func waitWakes(s *subject) {
 }
 
 func everythingWakes(s *subject) {
-	ctx := s.Context()
 	for _, c := range []struct {
 		name    string
 		prepare func(lane ff.LaneID) (wake func() error)
@@ -259,7 +258,7 @@ func everythingWakes(s *subject) {
 		{"release", func(lane ff.LaneID) func() error {
 			c := s.start(ff.CreateExecution{Lane: lane})
 			return func() error {
-				_, err := s.ReleaseExecutions(ctx, ff.ReleaseExecutions{Leases: []ff.LeaseRef{c.Ref()}})
+				_, err := s.ReleaseExecutions(s.Context(), ff.ReleaseExecutions{Leases: []ff.LeaseRef{c.Ref()}})
 				return err
 			}
 		}},
@@ -267,16 +266,19 @@ func everythingWakes(s *subject) {
 			submit := policed(func(p *ff.ExecutionPolicy) { p.Retry = ff.FixedRetry(1, 0) })
 			submit.Lane = lane
 			c := s.start(submit)
-			return func() error { _, err := s.FailExecution(ctx, ff.FailExecution{LeaseRef: c.Ref()}); return err }
+			return func() error { _, err := s.FailExecution(s.Context(), ff.FailExecution{LeaseRef: c.Ref()}); return err }
 		}},
 		{"revocation", func(lane ff.LaneID) func() error {
 			c := s.start(ff.CreateExecution{Lane: lane})
-			return func() error { _, err := s.RevokeLease(ctx, ff.RevokeLease{ID: c.Execution.ID}); return err }
+			return func() error { _, err := s.RevokeLease(s.Context(), ff.RevokeLease{ID: c.Execution.ID}); return err }
 		}},
 		{"replay", func(lane ff.LaneID) func() error {
 			c := s.start(ff.CreateExecution{Lane: lane})
 			s.complete(c)
-			return func() error { _, err := s.ReplayExecution(ctx, ff.ReplayExecution{ID: c.Execution.ID}); return err }
+			return func() error {
+				_, err := s.ReplayExecution(s.Context(), ff.ReplayExecution{ID: c.Execution.ID})
+				return err
+			}
 		}},
 		{"promotion", func(lane ff.LaneID) func() error {
 			s.submit(ff.CreateExecution{Lane: lane, Delay: time.Second})
@@ -288,7 +290,7 @@ func everythingWakes(s *subject) {
 		}},
 		{"a lapsed grant", func(lane ff.LaneID) func() error {
 			s.submit(ff.CreateExecution{Lane: lane})
-			_, err := s.GrantNext(ctx, ff.GrantNext{Claimant: who("a"), Lane: lane, TTL: time.Second})
+			_, err := s.GrantNext(s.Context(), ff.GrantNext{Claimant: who("a"), Lane: lane, TTL: time.Second})
 			s.must(err)
 			return func() error { s.pass(time.Second); return nil }
 		}},
