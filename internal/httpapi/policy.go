@@ -53,9 +53,9 @@ func (n names) check(path string, data json.RawMessage) error {
 		}
 		return errors.Join(errs...)
 	}
-	var given map[string]json.RawMessage
-	if json.Unmarshal(data, &given) != nil {
-		return nil
+	given, err := checkTree(data)
+	if err != nil || given == nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		below, known := n[name]
