@@ -41,7 +41,7 @@ bench: ## Go benchmarks, then the bench scenarios on a fresh SQLite file
 
 .PHONY: soak
 soak: ## The model tests and the fuzz tests for a long time
-	FLOWFABRIC_MODEL_STEPS=2000000 $(GO) test -timeout 0 -run Model ./...
+	$(GO) test -timeout 0 -run Conformance ./sqlstore/sqlite -rapid.checks=20000 -rapid.steps=200
 	@for target in $$(grep -rlE '^func Fuzz' --include '*_test.go' . | xargs -n1 dirname | sort -u); do \
 		for fuzz in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$target/*_test.go | sed 's/func //'); do \
 			$(GO) test -run '^$$' -fuzz "^$$fuzz$$" -fuzztime 5m $$target || exit 1; done; done

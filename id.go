@@ -38,8 +38,8 @@ func (waitpointKind) noun() string   { return "waitpoint_id" }
 func (suspensionKind) noun() string  { return "suspension_id" }
 func (edgeKind) noun() string        { return "edge_id" }
 
-// The ids made of one UUID (spec 01 §2.2).
 type (
+	// FlowID and the others are the ids made of one UUID (spec 01 §2.2).
 	FlowID        = ID[flowKind]
 	BudgetID      = ID[budgetKind]
 	QuotaPolicyID = ID[quotaPolicyKind]

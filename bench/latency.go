@@ -50,7 +50,7 @@ func Latency(ctx context.Context, b ff.Backend, o Options) (*Report, error) {
 	r.Seconds = time.Since(begin).Seconds()
 	r.LatencyMS["submit_to_start"] = started.percentiles()
 	cancel()
-	<-errs
+	_ = <-errs // it reports the cancel
 	return r, nil
 }
 

@@ -59,7 +59,7 @@ func (p *printer) report(r *bench.Report) {
 		ms := func(v float64) string { return fmt.Sprintf("%.2f ms", v) }
 		rows = append(rows, []string{name, ms(l.P50), ms(l.P95), ms(l.P99), ms(l.Max)})
 	}
-	slices.SortFunc(rows, func(x, y []string) int { return slices.Compare(x, y) })
+	slices.SortFunc(rows, slices.Compare[[]string])
 	p.line("")
 	p.table([]string{"command", "p50", "p95", "p99", "max"}, rows)
 }

@@ -115,7 +115,7 @@ func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
-	return func() { cancel(); <-ended }, nil
+	return func() { cancel(); _ = <-ended }, nil
 }
 
 // connectWorker waits for a server that is not up yet.
@@ -158,7 +158,7 @@ func (f *workerFlags) handler() worker.Handler {
 		case stdout.over:
 			return nil, worker.Permanent(ff.Errorf(ff.CodePayloadTooLarge, "the command printed more than %d bytes", ff.MaxResultBytes))
 		case err == nil:
-			return stdout.Bytes(), nil
+			return stdout.data, nil
 		case errors.Is(err, exec.ErrWaitDelay):
 			return nil, fmt.Errorf("the command ended, but what it started in the background kept its output open for %s: end it, or redirect its output", killGrace)
 		}
@@ -178,17 +178,18 @@ func (f *workerFlags) handler() worker.Handler {
 
 // limited keeps up to limit bytes, and refuses more, so that the command ends.
 type limited struct {
-	bytes.Buffer
+	data  []byte
 	limit int
 	over  bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > l.limit {
+	if len(l.data)+len(p) > l.limit {
 		l.over = true
 		return 0, errors.New("too much output")
 	}
-	return l.Buffer.Write(p)
+	l.data = append(l.data, p...)
+	return len(p), nil
 }
 
 // tail keeps the last limit bytes.
