@@ -39,7 +39,7 @@ func newWorkbench(cfg worker.Config) *workbench {
 }
 
 func (b *workbench) close() {
-	if err := b.Worker.Close(context.Background()); err != nil {
+	if err := b.Close(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 	if err := b.store.Close(); err != nil {

@@ -206,7 +206,7 @@ func (t *Task) apply(ctx context.Context, result []byte, err error) error {
 	if !errors.As(err, &o) {
 		o = &outcome{}
 	}
-	switch cause := context.Cause(t.ctx); {
+	switch cause := context.Cause(t.ctx); { //nolint:contextcheck // the handler's, not the caller's
 	case o.cancel:
 		return t.Cancel(ctx, o.Error())
 	case o.delayed && !o.until.IsZero():

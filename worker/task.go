@@ -211,7 +211,7 @@ func (t *Task) end(ctx context.Context, call func(context.Context) error) error 
 func (t *Task) insist(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(t.life, cancel)()
+	defer context.AfterFunc(t.life, cancel)() //nolint:contextcheck // ends with either
 	pause := pauses(20*time.Millisecond, 2*time.Second)
 	for {
 		err := call(ctx)
@@ -224,7 +224,7 @@ func (t *Task) insist(ctx context.Context, call func(context.Context) error) err
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			if cause := context.Cause(t.life); cause != nil {
+			if cause := context.Cause(t.life); cause != nil { //nolint:contextcheck // ends with either
 				return errors.Join(cause, err)
 			}
 			return err

@@ -269,7 +269,7 @@ func (w *Worker) RunOne(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer w.serving.Done()
-	w.serve(task)
+	w.serve(task) //nolint:contextcheck // a task has a context of its own
 	return true, nil
 }
 
@@ -313,7 +313,7 @@ func (w *Worker) claim(ctx context.Context, c claim, take func(*Task)) (n int, e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(w.drain, cancel)()
+	defer context.AfterFunc(w.drain, cancel)() //nolint:contextcheck // ends with either
 	r, err := w.claims.Claim(ctx, ff.Claim{
 		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(c.max, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: c.wait,
 	})
@@ -349,7 +349,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			break
 		}
 		held := 1 + w.freeSlots()
-		n, err := w.claim(ctx, claim{max: held, wait: w.cfg.PollInterval, served: true}, func(t *Task) {
+		n, err := w.claim(ctx, claim{max: held, wait: w.cfg.PollInterval, served: true}, func(t *Task) { //nolint:contextcheck // a task has a context of its own
 			w.serving.Go(func() { w.serve(t) })
 		})
 		for range held - n {
@@ -410,8 +410,7 @@ func (w *Worker) Close(ctx context.Context) error {
 
 func (w *Worker) close(ctx context.Context) error {
 	w.startDrain()
-	w.claiming.Lock()   // waits for the claims that were under way
-	w.claiming.Unlock() //nolint:staticcheck // nothing to protect, only to wait for
+	w.awaitClaims()
 	patience, cancel := context.WithTimeout(ctx, w.cfg.DrainTimeout)
 	w.leases.waitIdle(patience)
 	cancel()
@@ -426,6 +425,12 @@ func (w *Worker) close(ctx context.Context) error {
 		err = fmt.Errorf("removing the registration: %w", err)
 	}
 	return errors.Join(errBack, err)
+}
+
+// awaitClaims waits for the claims that were under way when the drain began.
+func (w *Worker) awaitClaims() {
+	w.claiming.Lock()
+	defer w.claiming.Unlock()
 }
 
 // waitServing waits for the goroutines of handlers, but not for a handler that
