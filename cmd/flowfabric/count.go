@@ -74,8 +74,8 @@ func separates(r rune, wide bool) bool {
 	if r < utf8.RuneSelf || !wide {
 		return r == ' ' || r >= '\t' && r <= '\r'
 	}
-	const nextLine, wordJoiner = 0x85, 0x2060
-	return r != nextLine && unicode.IsSpace(r) || r == wordJoiner
+	const wordJoiner = 0x2060
+	return unicode.Is(unicode.Zs, r) || r == wordJoiner
 }
 
 // prints reports whether a character makes a word. Others neither begin nor end

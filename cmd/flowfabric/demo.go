@@ -1,18 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,23 +37,6 @@ type demoFlags struct {
 	workers int
 	keep    bool
 	files   bool
-}
-
-// demoReport is what the demo prints.
-type demoReport struct {
-	Files      int                    `json:"files"`
-	Words      int                    `json:"words"`
-	Lines      int                    `json:"lines"`
-	Skipped    int                    `json:"skipped"`
-	Executions int                    `json:"executions"`
-	Completed  int                    `json:"completed"`
-	States     map[ff.PublicState]int `json:"states"`
-	Retried    int                    `json:"retried"`
-	Reclaimed  int                    `json:"reclaimed"`
-	Killed     int                    `json:"killed_workers"`
-	Seconds    float64                `json:"seconds"`
-	PerSecond  float64                `json:"executions_per_s"`
-	Store      string                 `json:"store"`
 }
 
 func (a *app) demoCommand() *cobra.Command {
@@ -352,50 +331,6 @@ func (d *demo) tell() {
 	}
 }
 
-// report checks the totals and prints them.
-func (d *demo) report(ctx context.Context) error {
-	r := demoReport{Files: len(d.files), Skipped: d.skipped, Killed: 1, Seconds: time.Since(d.begun).Seconds(), States: map[ff.PublicState]int{}}
-	q := ff.ListExecutions{Limit: ff.MaxPageLimit}
-	var sum counts
-	for {
-		page, err := d.store.ListExecutions(ctx, q)
-		if err != nil {
-			return err
-		}
-		for i := range page.Executions {
-			x := &page.Executions[i]
-			r.Executions++
-			r.States[x.PublicState()]++
-			r.Retried += x.RetryCount
-			r.Reclaimed += x.ReclaimCount
-			if x.Kind == kindSummary {
-				data, err := d.store.ExecutionResult(ctx, x.ID)
-				if err == nil {
-					err = json.Unmarshal(data, &sum)
-				}
-				if err != nil {
-					return fmt.Errorf("reading the summary: %w", err)
-				}
-			}
-		}
-		if q.Cursor = page.Next; q.Cursor == "" {
-			break
-		}
-	}
-	r.Words, r.Lines, r.Completed = sum.Words, sum.Lines, r.States[ff.StateCompleted]
-	r.PerSecond = float64(r.Executions) / r.Seconds
-	info, err := d.store.Info(ctx)
-	if err != nil {
-		return err
-	}
-	r.Store = info.Store + " (" + info.Durability + ")"
-	d.show.done()
-	if err := d.app.print(r, func(p *printer) { p.demo(&r) }); err != nil {
-		return err
-	}
-	return d.check(&r)
-}
-
 func (p *printer) demo(r *demoReport) {
 	states := make([]string, 0, len(r.States))
 	for _, s := range ff.PublicStates {
@@ -406,105 +341,4 @@ func (p *printer) demo(r *demoReport) {
 	p.fields("files", fmt.Sprint(r.Files), "words", fmt.Sprint(r.Words), "lines", fmt.Sprint(r.Lines), "executions", fmt.Sprintf("%d (%s)", r.Executions, strings.Join(states, ", ")),
 		"retried", fmt.Sprint(r.Retried), "reclaimed", fmt.Sprintf("%d, from %d killed worker process", r.Reclaimed, r.Killed), "store", r.Store,
 		"took", fmt.Sprintf("%.2f s, %.0f executions/s with worker processes over HTTP", r.Seconds, r.PerSecond))
-}
-
-// check compares with a direct count.
-func (d *demo) check(r *demoReport) error {
-	var direct counts
-	for _, file := range d.files {
-		c, _, err := countFile(file)
-		if err != nil {
-			return fmt.Errorf("counting directly: %w", err)
-		}
-		direct.Words, direct.Lines = direct.Words+c.Words, direct.Lines+c.Lines
-	}
-	switch {
-	case direct.Words != r.Words || direct.Lines != r.Lines:
-		return fmt.Errorf("the executions counted %d words and %d lines, a direct count gives %d and %d", r.Words, r.Lines, direct.Words, direct.Lines)
-	case r.Completed != r.Executions || r.Executions != d.total:
-		return fmt.Errorf("%d of %d executions are completed, %d were submitted", r.Completed, r.Executions, d.total)
-	case r.Reclaimed < 1 || r.Retried < 2*demoFlaky:
-		return fmt.Errorf("%d executions were reclaimed and %d retried: the demo did not show what it should", r.Reclaimed, r.Retried)
-	}
-	return nil
-}
-
-// processes are the worker processes of a demo.
-type processes struct {
-	app *app
-	url string
-	all []*process
-}
-
-type process struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
-	lines *bufio.Scanner
-	ended func() error
-}
-
-// start starts a worker. One that holds stops in the middle of its task number
-// hold and waits to be killed. Workers end when this process does: their standard
-// input closes.
-func (p *processes) start(ctx context.Context, hold int) (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "demo-worker", "--server", p.url, "--hold", fmt.Sprint(hold))
-	cmd.Stderr = p.app.stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting a worker process: %w", err)
-	}
-	w := &process{cmd: cmd, stdin: stdin, lines: bufio.NewScanner(stdout), ended: sync.OnceValue(cmd.Wait)}
-	p.all = append(p.all, w)
-	return w, nil
-}
-
-// holding waits until the worker says which execution it holds.
-func (w *process) holding(ctx context.Context) (string, error) {
-	line := make(chan string, 1)
-	go func() {
-		w.lines.Scan()
-		line <- w.lines.Text()
-	}()
-	select {
-	case id := <-line:
-		if id == "" {
-			return "", fmt.Errorf("a worker process ended before it held an execution: %w", w.ended())
-		}
-		return id, nil
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case <-time.After(demoPatience):
-		return "", &exitError{exitTimeout, errors.New("the first worker process claimed nothing")}
-	}
-}
-
-func (w *process) kill() error {
-	if err := w.cmd.Process.Kill(); err != nil {
-		return fmt.Errorf("killing a worker process: %w", err)
-	}
-	_ = w.ended() // it reports the kill
-	return nil
-}
-
-// stop lets the workers end, and kills those that do not.
-func (p *processes) stop() {
-	for _, w := range p.all {
-		_ = w.stdin.Close()
-	}
-	for _, w := range p.all {
-		late := time.AfterFunc(killGrace, func() { _ = w.cmd.Process.Kill() })
-		_ = w.ended()
-		late.Stop()
-	}
 }
