@@ -8,6 +8,9 @@
 //	id := e.Submit("send", Mail{To: "ann"})
 //	e.RunAll()
 //	e.RequireState(id, flowfabric.StateCompleted)
+//
+// Work that waits for its time is run after Advance has moved the clock there, or
+// by RunUntilEnded, which moves it as far as needed.
 package flowfabrictest
 
 import (

@@ -432,3 +432,24 @@ func TestClosingFromManyPlacesClosesOnce(t *testing.T) {
 		t.Errorf("running a closed worker: %v", err)
 	}
 }
+
+func TestATimedOutAttemptIsFollowedByAnother(t *testing.T) {
+	b := store(t)
+	w := connect(t, b, nil)
+	worker.Handle(w, "job", func(ctx context.Context, _ []byte) ([]byte, error) {
+		if worker.TaskFrom(ctx).Attempt().Index > 0 {
+			return nil, nil
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	run(t, w)
+	p := retries(1, time.Millisecond)
+	p.Timeout = &ff.TimeoutPolicy{Attempt: 100 * time.Millisecond}
+	id := submit(t, b, ff.CreateExecution{Kind: "job", Policy: p})
+	waitFor(t, b, id, "it is completed", inState(ff.StateCompleted))
+	attempts, err := b.Attempts(t.Context(), id)
+	if err != nil || len(attempts) != 2 || attempts[0].FailureCategory != "timeout" || attempts[0].FailureReason != "attempt_timeout" {
+		t.Errorf("attempts %+v, %v", attempts, err)
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ func (c *Config) validate() (ff.CapabilitySet, error) {
 	if err != nil {
 		return caps, err
 	}
+	c.Lanes = slices.Clone(c.Lanes)
 	if c.Instance == "" {
 		c.Instance = newInstance()
 	}
@@ -148,11 +150,13 @@ type Worker struct {
 }
 
 // ErrDraining is the cause of a task context that ended because the worker
-// stops. The execution is handed back; another worker goes on with the attempt.
+// stops. An error that the handler returns then is no failure: the execution is
+// handed back, and another worker goes on with the attempt.
 var ErrDraining = errors.New("the worker is shutting down")
 
 // ErrTimeout is the cause of a task context that ended because the attempt
-// timeout or the deadline of its execution has passed.
+// timeout or the deadline of its execution has passed. The store itself ends the
+// attempt then: an error that the handler returns is not stored.
 var ErrTimeout = errors.New("the attempt timeout or the deadline of the execution has passed")
 
 // Connect registers a worker with a store. Errors: invalid_input for a bad
