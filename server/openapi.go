@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -73,28 +74,62 @@ type (
 		} `json:"stream_policy,omitempty"`
 		MaxSignals int `json:"max_signals_per_execution,omitempty" minimum:"0"`
 	}
-	fenceShape struct {
+	// strictPolicyShape is the policy of our own bodies: unknown fields are refused.
+	strictPolicyShape policyShape
+	fenceShape        struct {
 		LeaseID    string `json:"lease_id"`
 		LeaseEpoch int64  `json:"lease_epoch" minimum:"0"`
 		AttemptID  string `json:"attempt_id"`
 	}
 )
 
+// The schemas of texts with a form of their own.
+type (
+	executionIDText struct{}
+	uuidText        struct{}
+	laneText        struct{}
+	instantNumber   struct{}
+	byteList        struct{}
+)
+
+func (executionIDText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "string", Pattern: `^\{fp:\+?[0-9]+\}:.+$`, MaxLength: ptr(128), Examples: []any{exampleID}}
+}
+
+func (uuidText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "string", Format: "uuid", Examples: []any{"550e8400-e29b-41d4-a716-446655440000"}}
+}
+
+func (laneText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "string", Pattern: `^[ -~]+$`, MinLength: ptr(1), MaxLength: ptr(ff.MaxLaneIDBytes), Examples: []any{"default"}}
+}
+
+func (instantNumber) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "integer", Format: "int64", Description: "Milliseconds since 1970 in UTC", Minimum: ptr(0.0), Maximum: ptr(253402300799999.0), Nullable: true}
+}
+
+func (byteList) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "array", Description: "Bytes as numbers",
+		Items: &huma.Schema{Type: "integer", Minimum: ptr(0.0), Maximum: ptr(255.0)}}
+}
+
+func ptr[T any](v T) *T { return &v }
+
 // aliases says by which shape a type is described.
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ff.StateVector]():      reflect.TypeFor[stateVectorShape](),
 	reflect.TypeFor[ff.ExecutionPolicy]():  reflect.TypeFor[policyShape](),
-	reflect.TypeFor[httpapi.Policy]():      reflect.TypeFor[policyShape](),
+	reflect.TypeFor[httpapi.Policy]():      reflect.TypeFor[strictPolicyShape](),
 	reflect.TypeFor[ff.CapabilitySet]():    reflect.TypeFor[[]string](),
 	reflect.TypeFor[ff.Fence]():            reflect.TypeFor[fenceShape](),
-	reflect.TypeFor[ff.ExecutionID]():      reflect.TypeFor[string](),
-	reflect.TypeFor[ff.LeaseID]():          reflect.TypeFor[string](),
-	reflect.TypeFor[ff.AttemptID]():        reflect.TypeFor[string](),
-	reflect.TypeFor[ff.FlowID]():           reflect.TypeFor[string](),
-	reflect.TypeFor[ff.LaneID]():           reflect.TypeFor[string](),
-	reflect.TypeFor[httpapi.Time]():        reflect.TypeFor[int64](),
+	reflect.TypeFor[ff.ExecutionID]():      reflect.TypeFor[executionIDText](),
+	reflect.TypeFor[ff.LeaseID]():          reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.AttemptID]():        reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.FlowID]():           reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.LaneID]():           reflect.TypeFor[laneText](),
+	reflect.TypeFor[httpapi.Time]():        reflect.TypeFor[instantNumber](),
 	reflect.TypeFor[httpapi.Millis]():      reflect.TypeFor[int64](),
-	reflect.TypeFor[httpapi.Bytes]():       reflect.TypeFor[[]int](),
+	reflect.TypeFor[httpapi.Bytes]():       reflect.TypeFor[byteList](),
 	reflect.TypeFor[httpapi.Tags]():        reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[json.RawMessage]():     reflect.TypeFor[any](),
 	reflect.TypeFor[ff.LifecyclePhase]():   reflect.TypeFor[string](),
@@ -105,21 +140,25 @@ var aliases = map[reflect.Type]reflect.Type{
 
 var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
-// pathExamples are values with which a reader can try an endpoint.
-var pathExamples = map[string]string{
-	"id": "{fp:86}:550e8400-e29b-41d4-a716-446655440000", "lane": "default", "worker_id": "mailer",
+// pathParams describe the parts of paths.
+var pathParams = map[string]*huma.Param{
+	"id":        {Example: exampleID, Schema: executionIDText{}.Schema(nil)},
+	"lane":      {Example: "default", Schema: laneText{}.Schema(nil)},
+	"worker_id": {Example: "mailer", Schema: &huma.Schema{Type: "string", MinLength: ptr(1), MaxLength: ptr(ff.MaxIdentifierBytes)}},
 }
 
 // openAPI writes the document of the routes.
 func openAPI(routes []route) ([]byte, error) {
-	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	registry := huma.NewMapRegistry("#/components/schemas/", func(t reflect.Type, hint string) string {
+		return strings.ReplaceAll(huma.DefaultSchemaNamer(t, hint), "Shape", "")
+	})
 	for t, alias := range aliases {
 		registry.RegisterTypeAlias(t, alias)
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{Title: "FlowFabric", Version: ff.Version,
-			Description: "Durable execution: submit, steer and work on executions. Instants are milliseconds since 1970 in UTC. Endpoints tagged `reference` are those of the reference server; in their bodies unknown fields are ignored, in all others they are refused.",
+			Description: "Durable execution: submit, steer and work on executions. Instants are milliseconds since 1970 in UTC. Endpoints tagged `reference` are those of the reference server; in their bodies unknown fields are ignored, in those of `people` and `workers` they are refused, as are unknown query parameters.",
 			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{
@@ -129,6 +168,7 @@ func openAPI(routes []route) ([]byte, error) {
 	for i := range routes {
 		doc.AddOperation(operation(registry, &routes[i]))
 	}
+	openSchemas(registry, routes)
 	out, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("openapi: %w", err)
@@ -136,47 +176,131 @@ func openAPI(routes []route) ([]byte, error) {
 	return out, nil
 }
 
+// openSchemas lets objects have more fields than they do today, except for
+// bodies in which unknown fields are refused, and says which fields of bodies are
+// required.
+func openSchemas(registry huma.Registry, routes []route) {
+	for _, s := range registry.Map() {
+		if s.AdditionalProperties == false {
+			s.AdditionalProperties = nil
+		}
+	}
+	for i := range routes {
+		rt := &routes[i]
+		if rt.body == nil {
+			continue
+		}
+		s := registry.Schema(reflect.TypeOf(rt.body), true, rt.id)
+		registry.SchemaFromRef(s.Ref).Required = rt.required
+		if rt.unknown() == httpapi.RefuseUnknown {
+			closeSchema(registry, s)
+		}
+	}
+}
+
+func closeSchema(registry huma.Registry, s *huma.Schema) {
+	if s == nil {
+		return
+	}
+	if s.Ref != "" {
+		s = registry.SchemaFromRef(s.Ref)
+		if s.AdditionalProperties != nil {
+			return
+		}
+		s.AdditionalProperties = false
+		if s == registry.Map()["StrictPolicy"] {
+			return // its parts are those of the open one too
+		}
+	}
+	for _, p := range s.Properties {
+		closeSchema(registry, p)
+	}
+	closeSchema(registry, s.Items)
+}
+
 func operation(registry huma.Registry, rt *route) *huma.Operation {
-	op := &huma.Operation{Method: rt.method, Path: rt.path, OperationID: rt.id, Summary: rt.summary, Tags: []string{rt.tag}, Responses: map[string]*huma.Response{}}
+	op := &huma.Operation{Method: rt.method, Path: strings.TrimSuffix(rt.path, "{$}"), OperationID: rt.id, Summary: rt.summary, Tags: []string{rt.tag}, Responses: map[string]*huma.Response{}}
 	if openPath(rt.path) {
 		op.Security = []map[string][]string{}
 	}
 	for _, m := range pathParam.FindAllStringSubmatch(rt.path, -1) {
-		op.Parameters = append(op.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Example: pathExamples[m[1]], Schema: &huma.Schema{Type: "string"}})
+		p := *pathParams[m[1]]
+		p.Name, p.In, p.Required = m[1], "path", true
+		op.Parameters = append(op.Parameters, &p)
 	}
 	for _, q := range rt.query {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: q.name, In: "query", Required: q.required, Description: q.doc, Schema: q.schema()})
 	}
 	if rt.body != nil {
-		media := &huma.MediaType{Schema: registry.Schema(reflect.TypeOf(rt.body), true, rt.id)}
-		if example, found := examples[rt.id]; found {
-			media.Example = example
-		}
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": media}}
+		content := &huma.MediaType{Schema: registry.Schema(reflect.TypeOf(rt.body), true, rt.id), Example: examples[rt.id]}
+		op.RequestBody = &huma.RequestBody{Required: true, Description: fmt.Sprintf("At most %d bytes", rt.limit), Content: map[string]*huma.MediaType{"application/json": content}}
 	}
 	for status, body := range rt.answers {
 		op.Responses[strconv.Itoa(status)] = response(registry, status, body)
 	}
-	failure := registry.Schema(reflect.TypeFor[ff.PublicError](), true, "Error")
-	op.Responses["default"] = &huma.Response{Description: "Refused, or failed: the error says why", Content: map[string]*huma.MediaType{"application/json": {Schema: failure}}}
+	for _, status := range refusals(rt) {
+		op.Responses[strconv.Itoa(status)] = response(registry, status, ff.PublicError{})
+	}
+	if rt.limit > 0 {
+		op.Responses["413"] = response(registry, http.StatusRequestEntityTooLarge, tooLarge{})
+	}
+	if rt.id == "list-partition" { // the reference refuses queries in plain text
+		op.Responses["400"] = response(registry, http.StatusBadRequest, media("text/plain"))
+		op.Responses["400"].Content["application/json"] = response(registry, http.StatusBadRequest, ff.PublicError{}).Content["application/json"]
+	}
+	op.Responses["default"] = response(registry, 0, ff.PublicError{})
+	op.Responses["default"].Description = "Refused for another reason, or failed: the error says why"
 	return op
+}
+
+// refusals are the statuses with which an endpoint refuses what a caller may get
+// wrong; faults of the server come on top.
+func refusals(rt *route) []int {
+	var list []int
+	if !openPath(rt.path) {
+		list = append(list, http.StatusUnauthorized)
+	}
+	if rt.body != nil || rt.query != nil || strings.Contains(rt.path, "{id}") {
+		list = append(list, http.StatusBadRequest)
+	}
+	if rt.body != nil {
+		list = append(list, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
+	}
+	if strings.Contains(rt.path, "{id}") && rt.id != "revoke-lease" {
+		list = append(list, http.StatusNotFound)
+		if rt.method != http.MethodGet {
+			list = append(list, http.StatusConflict)
+		}
+	}
+	return list
 }
 
 func response(registry huma.Registry, status int, body any) *huma.Response {
 	r := &huma.Response{Description: http.StatusText(status)}
-	switch body.(type) {
+	switch body := body.(type) {
 	case nil:
-	case octets:
-		r.Content = map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
+	case media:
+		schema := &huma.Schema{Type: "string"}
+		switch body {
+		case octets:
+			schema.Format = "binary"
+		case "application/json":
+			schema.Type = "object"
+		}
+		r.Content = map[string]*huma.MediaType{string(body): {Schema: schema}}
 	default:
-		r.Content = map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(reflect.TypeOf(body), true, "")}}
+		r.Content = map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(reflect.TypeOf(body), true, ""), Example: errorExamples[status]}}
 	}
 	return r
 }
 
 func (p *param) schema() *huma.Schema {
 	if !p.number {
-		return &huma.Schema{Type: "string", Enum: p.enum}
+		s := &huma.Schema{Type: "string", Enum: p.enum}
+		if p.max > 0 {
+			s.MaxLength = &p.max
+		}
+		return s
 	}
 	low := 0.0
 	s := &huma.Schema{Type: "integer", Minimum: &low}
@@ -185,18 +309,4 @@ func (p *param) schema() *huma.Schema {
 		s.Maximum = &high
 	}
 	return s
-}
-
-// examples are bodies that work as they stand.
-var examples = map[string]any{
-	"submit":       map[string]any{"kind": "send-mail", "payload": map[string]any{"to": "ann@example.com"}, "max_retries": 3},
-	"submit-batch": map[string]any{"executions": []any{map[string]any{"kind": "send-mail", "payload": 1}, map[string]any{"kind": "send-mail", "payload": 2}}},
-	"create-execution": map[string]any{"execution_id": pathExamples["id"], "namespace": "", "lane_id": "default", "execution_kind": "send-mail",
-		"input_payload": []int{104, 105}, "priority": 0, "creator_identity": "me", "partition_id": 86, "now": 1795476796000},
-	"cancel-execution": map[string]any{"execution_id": pathExamples["id"], "reason": "not needed", "now": 1795476796000},
-	"change-priority":  map[string]any{"new_priority": 5},
-	"grant-claim":      map[string]any{"lane_id": "default", "worker_instance_id": "mailer-1", "capabilities": []string{"gpu"}, "grant_ttl_ms": 30000},
-	"claim":            map[string]any{"worker_id": "mailer", "worker_instance_id": "mailer-1", "lanes": []string{"default"}, "max": 1, "lease_ttl_ms": 30000, "wait_ms": 0},
-	"register-worker":  map[string]any{"worker_id": "mailer", "worker_instance_id": "mailer-1", "lanes": []string{"default"}, "liveness_ttl_ms": 60000},
-	"sweep":            map[string]any{"kind": "lease_expiry"},
 }

@@ -9,33 +9,46 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
+// pageRoutes are the endpoints for people with a browser.
+func pageRoutes() []route {
+	return []route{
+		{method: "GET", path: "/{$}", id: "page", tag: "documents", summary: "Show the lanes and the newest executions as a page",
+			answers: map[int]any{200: media("text/html")}, serve: (*Server).page},
+		{method: "GET", path: "/openapi.json", id: "openapi", tag: "documents", summary: "Read this document", answers: map[int]any{200: media("application/json")},
+			serve: func(s *Server, _ *request) (answer, error) {
+				return answer{status: http.StatusOK, raw: s.document, contentType: "application/json"}, nil
+			}},
+	}
+}
+
+// metricsRoute is for the document; the endpoint stands beside the others.
+var metricsRoute = route{method: "GET", path: "/metrics", id: "metrics", tag: "health", summary: "Read the metrics in the text format of Prometheus",
+	answers: map[int]any{200: media("text/plain")}}
+
 // page shows the store to a person with a browser: the lanes with their counts
 // and the newest executions.
-func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+func (s *Server) page(r *request) (answer, error) {
 	info, err := s.store.Info(r.Context())
-	var lanes []ff.LaneStatus
-	if err == nil {
-		lanes, err = s.store.Lanes(r.Context())
+	if err != nil {
+		return answer{}, err
 	}
-	var newest ff.ListExecutionsResult
-	if err == nil {
-		newest, err = s.store.ListExecutions(r.Context(), ff.ListExecutions{Limit: 25})
+	lanes, err := s.store.Lanes(r.Context())
+	if err != nil {
+		return answer{}, err
+	}
+	newest, err := s.store.ListExecutions(r.Context(), ff.ListExecutions{Limit: 25})
+	if err != nil {
+		return answer{}, err
 	}
 	var out bytes.Buffer
-	if err == nil {
-		err = pageTemplate.Execute(&out, map[string]any{"Info": info, "Lanes": lanes, "States": ff.PublicStates, "Newest": newest.Executions, "Version": ff.Version})
+	if err := pageTemplate.Execute(&out, map[string]any{"Info": info, "Lanes": lanes, "States": ff.PublicStates, "Newest": newest.Executions, "Version": ff.Version}); err != nil {
+		return answer{}, err
 	}
-	if err != nil {
-		s.writeError(w, r, err)
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write(out.Bytes())
+	return answer{status: http.StatusOK, raw: out.Bytes(), contentType: "text/html; charset=utf-8", header: http.Header{
+		"Content-Security-Policy": {"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
+		"Referrer-Policy":         {"no-referrer"},
+		"Cache-Control":           {"no-store"},
+	}}, nil
 }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{

@@ -20,33 +20,35 @@ func referenceRoutes() []route {
 				{name: "cursor", doc: "Execution id after which to go on"}, {name: "limit", doc: "Page size; more than 1000 means 1000", number: true}},
 			answers: map[int]any{200: httpapi.PartitionPage{}}, serve: (*Server).listPartition},
 		{method: "POST", path: "/v1/executions", id: "create-execution", tag: "reference", summary: "Submit an execution with an id of one's own", limit: limitCreate,
-			body: httpapi.CreateExecutionArgs{}, answers: map[int]any{201: httpapi.CreateExecutionAnswer{}, 200: httpapi.CreateExecutionAnswer{}}, serve: (*Server).createExecution},
+			body: httpapi.CreateExecutionArgs{}, required: httpapi.CreateExecutionRequired, answers: map[int]any{201: httpapi.CreateExecutionAnswer{}, 200: httpapi.CreateExecutionAnswer{}}, serve: (*Server).createExecution},
 		{method: "GET", path: "/v1/executions/{id}", id: "get-execution", tag: "reference", summary: "Read an execution",
 			answers: map[int]any{200: httpapi.ExecutionInfo{}}, serve: (*Server).getExecution},
 		{method: "GET", path: "/v1/executions/{id}/state", id: "get-execution-state", tag: "reference", summary: "Read the public state of an execution",
 			answers: map[int]any{200: ff.StateWaiting}, serve: (*Server).getState},
 		{method: "GET", path: "/v1/executions/{id}/result", id: "get-execution-result", tag: "reference", summary: "Read the result of an execution as raw bytes",
-			answers: map[int]any{200: octets{}}, serve: (*Server).getResult},
+			answers: map[int]any{200: octets}, serve: (*Server).getResult},
 		{method: "GET", path: "/v1/executions/{id}/pending-waitpoints", id: "list-pending-waitpoints", tag: "reference", summary: "List the open waitpoints of an execution",
 			answers: map[int]any{200: []httpapi.PendingWaitpoint{}}, serve: (*Server).pendingWaitpoints},
 		{method: "POST", path: "/v1/executions/{id}/cancel", id: "cancel-execution", tag: "reference", summary: "Cancel an execution", limit: limitControl,
-			body: httpapi.CancelExecutionArgs{}, answers: map[int]any{200: httpapi.CancelExecutionAnswer{}}, serve: (*Server).cancelExecution},
+			body: httpapi.CancelExecutionArgs{}, required: []string{"execution_id", "reason", "now"}, answers: map[int]any{200: httpapi.CancelExecutionAnswer{}}, serve: (*Server).cancelExecution},
 		{method: "PUT", path: "/v1/executions/{id}/priority", id: "change-priority", tag: "reference", summary: "Change the priority of a waiting execution", limit: limitControl,
-			body: httpapi.ChangePriorityArgs{}, answers: map[int]any{200: httpapi.ChangePriorityAnswer{}}, serve: (*Server).changePriority},
+			body: httpapi.ChangePriorityArgs{}, required: []string{"new_priority"}, answers: map[int]any{200: httpapi.ChangePriorityAnswer{}}, serve: (*Server).changePriority},
 		{method: "POST", path: "/v1/executions/{id}/replay", id: "replay-execution", tag: "reference", summary: "Start a terminal execution again", limit: limitControl,
 			answers: map[int]any{200: httpapi.ReplayExecutionAnswer{}}, serve: (*Server).replayExecution},
 		{method: "POST", path: "/v1/executions/{id}/revoke-lease", id: "revoke-lease", tag: "reference", summary: "Take the lease away from a worker", limit: limitControl,
 			answers: map[int]any{200: httpapi.RevokeLeaseAnswer{}}, serve: (*Server).revokeLease},
 		{method: "POST", path: "/v1/executions/{id}/reclaim", id: "grant-reclaim", tag: "reference", summary: "Reserve an execution whose lease was lost", limit: limitControl,
-			body: httpapi.GrantReclaimArgs{}, answers: map[int]any{200: httpapi.GrantReclaimAnswer{}}, serve: (*Server).grantReclaim},
+			body: httpapi.GrantReclaimArgs{}, required: []string{"worker_id", "worker_instance_id", "lane_id", "grant_ttl_ms"}, answers: map[int]any{200: httpapi.GrantReclaimAnswer{}}, serve: (*Server).grantReclaim},
 		{method: "POST", path: "/v1/workers/{worker_id}/claim", id: "grant-claim", tag: "reference", summary: "Reserve the next execution of a lane for a worker", limit: limitControl,
-			body: httpapi.GrantArgs{}, answers: map[int]any{200: httpapi.GrantAnswer{}, 204: nil}, serve: (*Server).grantClaim},
+			body: httpapi.GrantArgs{}, required: []string{"lane_id", "worker_instance_id", "grant_ttl_ms"}, answers: map[int]any{200: httpapi.GrantAnswer{}, 204: nil}, serve: (*Server).grantClaim},
 		{method: "GET", path: "/healthz", id: "health", tag: "health", summary: "Check that the store answers", answers: map[int]any{200: httpapi.Status{}}, serve: (*Server).health},
 	}
 }
 
-// octets stands for raw bytes in the document.
-type octets struct{}
+// media stands for an answer that is not JSON of ours: its content type.
+type media string
+
+const octets media = "application/octet-stream"
 
 // maxPartitionPage is the largest page of list-partition; larger limits are cut.
 const maxPartitionPage = 1000
@@ -87,7 +89,7 @@ func (s *Server) listPartition(r *request) (answer, error) {
 }
 
 func (s *Server) createExecution(r *request) (answer, error) {
-	args, err := httpapi.Decode[httpapi.CreateExecutionArgs](r.body, httpapi.IgnoreUnknown, httpapi.CreateExecutionRequired...)
+	args, err := decode[httpapi.CreateExecutionArgs](r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -154,7 +156,7 @@ func (s *Server) pendingWaitpoints(r *request) (answer, error) {
 }
 
 func (s *Server) cancelExecution(r *request) (answer, error) {
-	args, err := httpapi.Decode[httpapi.CancelExecutionArgs](r.body, httpapi.IgnoreUnknown, "execution_id", "reason", "now")
+	args, err := decode[httpapi.CancelExecutionArgs](r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -195,7 +197,7 @@ func (s *Server) cancelExecution(r *request) (answer, error) {
 }
 
 func (s *Server) changePriority(r *request) (answer, error) {
-	args, err := httpapi.Decode[httpapi.ChangePriorityArgs](r.body, httpapi.IgnoreUnknown, "new_priority")
+	args, err := decode[httpapi.ChangePriorityArgs](r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -241,7 +243,7 @@ func (s *Server) revokeLease(r *request) (answer, error) {
 }
 
 func (s *Server) grantReclaim(r *request) (answer, error) {
-	args, err := httpapi.Decode[httpapi.GrantReclaimArgs](r.body, httpapi.IgnoreUnknown, "worker_id", "worker_instance_id", "lane_id", "grant_ttl_ms")
+	args, err := decode[httpapi.GrantReclaimArgs](r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -293,7 +295,7 @@ func grantTTL(ms uint64) (time.Duration, error) {
 }
 
 func (s *Server) grantClaim(r *request) (answer, error) {
-	args, err := httpapi.Decode[httpapi.GrantArgs](r.body, httpapi.IgnoreUnknown, "lane_id", "worker_instance_id", "grant_ttl_ms")
+	args, err := decode[httpapi.GrantArgs](r)
 	if err != nil {
 		return answer{}, err
 	}

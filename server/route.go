@@ -42,9 +42,11 @@ type route struct {
 	// limit bounds the body; 0 means that there is none to read.
 	limit int64
 	// body and answers have values of the types of the bodies, for the document.
-	body    any
-	query   []param
-	answers map[int]any
+	body any
+	// required are the fields that the body must have.
+	required []string
+	query    []param
+	answers  map[int]any
 	// wait marks long polls.
 	wait  bool
 	serve func(s *Server, r *request) (answer, error)
@@ -52,7 +54,16 @@ type route struct {
 
 func (rt *route) pattern() string { return rt.method + " " + rt.path }
 
-// param is a query parameter of the document.
+// unknown says what becomes of fields and query parameters that the route lacks.
+func (rt *route) unknown() httpapi.Unknown {
+	if rt.tag == "people" || rt.tag == "workers" {
+		return httpapi.RefuseUnknown
+	}
+	return httpapi.IgnoreUnknown
+}
+
+// param is a query parameter of the document. Its max is a value for numbers and
+// a length for texts.
 type param struct {
 	name, doc string
 	number    bool
@@ -64,7 +75,13 @@ type param struct {
 // request is a request with its body read.
 type request struct {
 	*http.Request
-	body []byte
+	route *route
+	body  []byte
+}
+
+// decode reads the body as its route says.
+func decode[B any](r *request) (B, error) {
+	return httpapi.Decode[B](r.body, r.route.unknown(), r.route.required...)
 }
 
 // answer is what a handler answers: JSON, or raw bytes with their type.
@@ -90,18 +107,17 @@ func createdOr(duplicate bool, v any) (answer, error) {
 // stack is the routes with everything that stands before them.
 func (s *Server) stack() (http.Handler, error) {
 	mux := http.NewServeMux()
-	for _, rt := range append(referenceRoutes(), apiRoutes()...) {
-		mux.Handle(rt.pattern(), s.endpoint(&rt))
+	routes := slices.Concat(referenceRoutes(), apiRoutes(), pageRoutes())
+	for i := range routes {
+		mux.Handle(routes[i].pattern(), s.endpoint(&routes[i]))
 	}
-	doc, err := openAPI(append(referenceRoutes(), apiRoutes()...))
-	if err != nil {
+	if s.opts.Metrics != nil {
+		routes = append(routes, metricsRoute)
+	}
+	var err error
+	if s.document, err = openAPI(routes); err != nil {
 		return nil, err
 	}
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(doc)
-	})
-	mux.HandleFunc("GET /{$}", s.page)
 	guarded, err := s.crossOrigin(s.guardHost(s.authenticate(emptyErrors(mux))))
 	if err != nil {
 		return nil, err
@@ -116,7 +132,7 @@ func (s *Server) besideMetrics(next http.Handler) http.Handler {
 		return next
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.opts.Metrics)
+	mux.Handle(metricsRoute.pattern(), s.opts.Metrics)
 	metrics := s.guardHost(emptyErrors(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/metrics" {
@@ -164,7 +180,7 @@ func (b *bodiless) Write(p []byte) (int, error) { return len(p), nil }
 // (spec 08 §1.5).
 func (s *Server) endpoint(rt *route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req := &request{Request: r}
+		req := &request{Request: r, route: rt}
 		if rt.limit > 0 && r.ContentLength > rt.limit {
 			s.tooLarge(w, r, rt)
 			return
@@ -208,7 +224,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *request, rt *route) bool {
 // checkQuery refuses parameters that an endpoint of our own does not have: a
 // misspelt filter must not list everything.
 func (rt *route) checkQuery(raw string) error {
-	if raw == "" || rt.tag == "reference" || rt.tag == "health" {
+	if raw == "" || rt.unknown() == httpapi.IgnoreUnknown {
 		return nil
 	}
 	values, err := url.ParseQuery(raw)
@@ -237,11 +253,14 @@ func jsonContent(header string) bool {
 
 // tooLarge is the answer to a body over the limit (spec 08 §1.5).
 func (s *Server) tooLarge(w http.ResponseWriter, r *http.Request, rt *route) {
-	s.writeJSON(w, r, http.StatusRequestEntityTooLarge, struct {
-		Error string `json:"error"`
-		Limit int64  `json:"limit_bytes"`
-		Route string `json:"route"`
-	}{"payload_too_large", rt.limit, rt.path})
+	s.writeJSON(w, r, http.StatusRequestEntityTooLarge, tooLarge{"payload_too_large", rt.limit, rt.path})
+}
+
+// tooLarge is the body of that answer.
+type tooLarge struct {
+	Error string `json:"error" enum:"payload_too_large"`
+	Limit int64  `json:"limit_bytes"`
+	Route string `json:"route"`
 }
 
 func (s *Server) write(w http.ResponseWriter, r *http.Request, a answer) {

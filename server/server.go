@@ -53,6 +53,8 @@ type Server struct {
 	opts    Options
 	log     *slog.Logger
 	handler http.Handler
+	// document is the OpenAPI document of the routes.
+	document []byte
 	// stopping ends long polls when the server stops.
 	stopping context.Context
 	stop     context.CancelFunc
