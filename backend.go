@@ -103,7 +103,7 @@ type Maintenance interface {
 
 // Info describes a store for people and for benchmarks.
 type Info struct {
-	// Store is sqlite, valkey, postgres or http.
+	// Store is sqlite, valkey or postgres, also of a remote store.
 	Store string `json:"store"`
 	// Version is the version of the storage engine.
 	Version string `json:"version"`
