@@ -1,0 +1,12 @@
+package server
+
+import "slices"
+
+// Patterns are the routes of a server with metrics, as "GET /v1/lanes".
+func Patterns() []string {
+	var list []string
+	for _, rt := range slices.Concat(referenceRoutes(), apiRoutes(), pageRoutes(), []route{metricsRoute}) {
+		list = append(list, rt.pattern())
+	}
+	return list
+}
