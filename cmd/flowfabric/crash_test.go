@@ -9,96 +9,184 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
-// The server process is killed with SIGKILL in the middle of submits, claims and
-// completions, and started again on the same file: what it acknowledged stays,
-// everything ends, and no execution ever had two valid leases.
-func TestNothingAcknowledgedIsLostWhenTheServerIsKilled(t *testing.T) {
-	const executions, submitters, kills = 2000, 8, 3
-	store := filepath.Join(t.TempDir(), "ff.db")
-	server, base := serve(t, store, "127.0.0.1:0")
-	listen := base[len("http://"):]
-	c, err := client.New(base, client.WithRetries(100))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	b := c.Backend()
+// crash is one run against a server process that is killed again and again. The
+// worker and the submitters outlive it.
+type crash struct {
+	store, listen string
+	server        *daemon
+	backend       ff.Backend
+	submitted     sync.Map     // id → payload, once the submit was acknowledged
+	completed     sync.Map     // id → result, once the completion was acknowledged
+	submits, ends atomic.Int32 // the sizes of the maps
+	gate          chan struct{}
+}
 
-	// Workers that outlive the server.
-	w, err := worker.Connect(t.Context(), b, worker.Config{Worker: "crash", Lanes: []ff.LaneID{"default"}, Concurrency: 32, LeaseTTL: 2 * time.Second, PollInterval: time.Second})
+const (
+	crashExecutions = 2000
+	crashSubmitters = 8
+	crashSlots      = 32
+)
+
+func newCrash(t *testing.T) *crash {
+	t.Helper()
+	c := &crash{store: filepath.Join(t.TempDir(), "ff.db"), gate: make(chan struct{})}
+	var base string
+	c.server, base = serve(t, c.store, "127.0.0.1:0")
+	c.listen = base[len("http://"):]
+	remote, err := client.New(base, client.WithRetries(0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var completed sync.Map // id → what the handler that completed it returned
+	t.Cleanup(func() { _ = remote.Close() })
+	c.backend = remote.Backend()
+	return c
+}
+
+// kill kills the server with SIGKILL and starts it again on the same file and
+// port.
+func (c *crash) kill(t *testing.T) {
+	t.Helper()
+	if err := c.server.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.server.wait()
+	c.server, _ = serve(t, c.store, c.listen)
+}
+
+// work runs a worker whose handlers wait for the gate. Stop ends it.
+func (c *crash) work(t *testing.T) (stop func()) {
+	t.Helper()
+	w, err := worker.Connect(t.Context(), c.backend, worker.Config{Worker: "crash", Lanes: []ff.LaneID{"default"}, Concurrency: crashSlots,
+		LeaseTTL: 2 * time.Second, PollInterval: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.HandleTask("job", func(ctx context.Context, task *worker.Task) ([]byte, error) {
-		result := fmt.Appendf(nil, "%s epoch %d", task.ID(), task.Fence().LeaseEpoch)
-		if err := task.Complete(ctx, result); err != nil {
+		select {
+		case <-c.gate:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		result := fmt.Sprintf("%s epoch %d", task.ID(), task.Fence().LeaseEpoch)
+		if err := task.Complete(ctx, []byte(result)); err != nil {
 			return nil, err
 		}
-		completed.Store(task.ID(), string(result))
+		if _, again := c.completed.Swap(task.ID(), result); again {
+			t.Errorf("%s was completed twice", task.ID())
+		}
+		c.ends.Add(1)
 		return nil, nil
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	running := make(chan error, 1)
 	go func() { running <- w.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-running; err != nil {
+			t.Errorf("the worker: %v", err)
+		}
+	}
+}
 
-	var submitted sync.Map
-	var count atomic.Int32
-	var submitting sync.WaitGroup
-	for s := range submitters {
-		submitting.Go(func() {
-			for i := range executions / submitters {
-				// One id per execution: the client repeats a submit whose answer is lost.
-				id := ff.NewExecutionID("default", ff.DefaultPartitionConfig)
-				_, err := b.CreateExecution(t.Context(), ff.CreateExecution{ID: id, Lane: "default", Kind: "job", Payload: fmt.Appendf(nil, "%d/%d", s, i)})
-				if err != nil {
+// submitAll submits from several goroutines. A submit whose answer is lost is
+// repeated with its id.
+func (c *crash) submitAll(t *testing.T) (wait func()) {
+	var all sync.WaitGroup
+	for s := range crashSubmitters {
+		all.Go(func() {
+			for i := range crashExecutions / crashSubmitters {
+				one := ff.CreateExecution{ID: ff.NewExecutionID("default", ff.DefaultPartitionConfig), Lane: "default", Kind: "job",
+					Payload: fmt.Appendf(nil, "%d/%d", s, i)}
+				if err := c.submit(t.Context(), one); err != nil {
 					t.Errorf("submitting: %v", err)
 					return
 				}
-				submitted.Store(id, fmt.Sprintf("%d/%d", s, i))
-				count.Add(1)
+				c.submitted.Store(one.ID, string(one.Payload))
+				c.submits.Add(1)
 			}
 		})
 	}
-	for k := range kills {
-		eventually(t, "enough is submitted", func() bool { return int(count.Load()) >= executions*(k+1)/(kills+1) })
-		if err := server.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = server.wait()
-		server, _ = serve(t, store, listen)
-	}
-	submitting.Wait()
+	return all.Wait
+}
 
-	var left int
-	eventually(t, "everything is completed", func() bool {
-		lanes, err := b.Lanes(t.Context())
-		if err != nil || len(lanes) != 1 {
-			return false
+func (c *crash) submit(ctx context.Context, one ff.CreateExecution) error {
+	_, err := backoff.Retry(ctx, func() (ff.CreateExecutionResult, error) {
+		r, err := c.backend.CreateExecution(ctx, one)
+		if err != nil && !ff.IsRetryable(err) {
+			err = backoff.Permanent(err)
 		}
-		left = executions - lanes[0].Counts[ff.StateCompleted]
-		return left == 0
-	})
-	cancel()
-	if err := <-running; err != nil {
-		t.Errorf("the worker: %v", err)
+		return r, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(5*time.Millisecond)), backoff.WithMaxElapsedTime(patience))
+	return err
+}
+
+func (c *crash) count(t *testing.T, s ff.PublicState) int {
+	t.Helper()
+	lanes, err := c.backend.Lanes(t.Context())
+	if err != nil || len(lanes) != 1 {
+		t.Fatalf("lanes %+v, %v", lanes, err)
 	}
+	return lanes[0].Counts[s]
+}
+
+// finish waits for the end and checks everything that was acknowledged.
+func (c *crash) finish(t *testing.T, stop func()) {
+	t.Helper()
+	eventually(t, "everything is completed", func() bool { return c.count(t, ff.StateCompleted) == crashExecutions })
+	stop()
 	n := 0
-	submitted.Range(func(id, payload any) bool {
+	c.submitted.Range(func(id, payload any) bool {
 		n++
-		checkSurvivor(t, b, id.(ff.ExecutionID), payload.(string), &completed)
+		checkSurvivor(t, c.backend, id.(ff.ExecutionID), payload.(string), &c.completed)
 		return !t.Failed()
 	})
-	if n != executions {
+	if n != crashExecutions {
 		t.Errorf("%d executions were acknowledged", n)
 	}
-	checkLeases(t, b)
-	server.stop(t)
+	checkLeases(t, c.backend)
+	c.server.stop(t)
+}
+
+// The server is killed in the middle of submits, claims and completions.
+func TestNothingAcknowledgedIsLostWhenTheServerIsKilled(t *testing.T) {
+	const kills = 3
+	c := newCrash(t)
+	close(c.gate)
+	stop := c.work(t)
+	wait := c.submitAll(t)
+	for k := range kills {
+		eventually(t, "enough is submitted", func() bool { return int(c.submits.Load()) >= crashExecutions*(k+1)/(kills+1) })
+		c.kill(t)
+	}
+	wait()
+	c.finish(t, stop)
+}
+
+// The server is killed while all executions are in flight and the worker holds
+// as many as it can, then in the middle of their completions.
+func TestExecutionsInFlightSurviveTheServer(t *testing.T) {
+	const kills = 3
+	c := newCrash(t)
+	stop := c.work(t)
+	c.submitAll(t)()
+	eventually(t, "the worker holds what it can", func() bool { return c.count(t, ff.StateActive) == crashSlots })
+	if waiting := c.count(t, ff.StateWaiting); waiting != crashExecutions-crashSlots {
+		t.Errorf("%d executions wait before the first kill", waiting)
+	}
+	c.kill(t)
+	close(c.gate)
+	for k := range kills {
+		eventually(t, "enough is completed", func() bool { return int(c.ends.Load()) >= crashExecutions*(k+1)/(kills+1) })
+		c.kill(t)
+	}
+	c.finish(t, stop)
 }
 
 func checkSurvivor(t *testing.T, b ff.Backend, id ff.ExecutionID, payload string, completed *sync.Map) {

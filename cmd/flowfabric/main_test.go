@@ -94,6 +94,7 @@ type daemon struct {
 	cmd    *exec.Cmd
 	stderr *lines
 	wait   func() error
+	ended  chan struct{}
 }
 
 // lines collects what a daemon prints.
@@ -119,12 +120,16 @@ func launch(t testing.TB, env []string, args ...string) *daemon {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary, args...)
 	cmd.Env = append(os.Environ(), env...)
-	d := &daemon{cmd: cmd, stderr: &lines{}}
+	d := &daemon{cmd: cmd, stderr: &lines{}, ended: make(chan struct{})}
 	cmd.Stderr = d.stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	d.wait = sync.OnceValue(cmd.Wait)
+	go func() {
+		defer close(d.ended)
+		_ = d.wait()
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = d.wait()
@@ -143,6 +148,11 @@ func serve(t testing.TB, store, listen string, args ...string) (*daemon, string)
 	d := launch(t, nil, append([]string{"serve", "--store", "sqlite:" + store, "--listen", listen}, args...)...)
 	var base string
 	eventually(t, "the server listens", func() bool {
+		select {
+		case <-d.ended:
+			t.Fatalf("the server ended: %s", d.stderr)
+		default:
+		}
 		m := listening.FindStringSubmatch(d.stderr.String())
 		if m == nil {
 			return false

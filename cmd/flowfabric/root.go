@@ -98,8 +98,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
-	case strings.HasPrefix(err.Error(), "unknown command "), strings.HasPrefix(err.Error(), "required flag(s) "):
-		return exitUsage // cobra has no type for these
+	case strings.HasPrefix(err.Error(), "required flag(s) "):
+		return exitUsage // cobra has no type for it
 	}
 	fe, ok := ff.AsError(err)
 	if !ok {
@@ -138,6 +138,7 @@ func (a *app) root() *cobra.Command {
 		Use: "flowfabric", Short: "Durable execution for Go teams: submit work that must not be lost, and work on it",
 		Long:          "FlowFabric runs work that must not be lost: executions with leases, retries, delays and deadlines,\non an embedded SQLite store or over HTTP. Start with: flowfabric dev",
 		SilenceErrors: true, SilenceUsage: true, Version: ff.Version,
+		Args: cobra.ArbitraryArgs, RunE: onlyCommands,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -230,7 +231,12 @@ func onlyCommands(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
-	return usageError("unknown command %q for %q (see: %s --help)", args[0], c.CommandPath(), c.CommandPath())
+	hint := ""
+	c.SuggestionsMinimumDistance = 2
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = "did you mean " + strings.Join(like, " or ") + "? "
+	}
+	return usageError("unknown command %q for %q (%ssee: %s --help)", args[0], c.CommandPath(), hint, c.CommandPath())
 }
 
 func (a *app) versionCommand() *cobra.Command {
