@@ -1,8 +1,10 @@
 package server_test
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,10 +15,59 @@ import (
 	"github.com/flowfabric/flowfabric/server"
 )
 
-// A server that stops answers long polls at once and finishes in time.
-func TestStoppingAnswersLongPolls(t *testing.T) {
-	store := openStore(t)
-	s, err := server.New(store, server.Options{Listen: "127.0.0.1:0"})
+// watched is a store that tells when a long poll has come as far as waiting.
+type watched struct {
+	ff.Backend
+	waiting chan struct{}
+}
+
+func (w watched) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
+	if c.Wait > 0 {
+		w.waiting <- struct{}{}
+	}
+	return w.Backend.Claim(ctx, c)
+}
+
+func (w watched) ReadEvents(ctx context.Context, c ff.ReadEvents) (ff.ReadEventsResult, error) {
+	if c.Wait > 0 {
+		w.waiting <- struct{}{}
+	}
+	return w.Backend.ReadEvents(ctx, c)
+}
+
+type pollResult struct {
+	status int
+	body   string
+	err    error
+}
+
+// poll sends a request and tells its answer.
+func poll(ctx context.Context, method, url, body string, results chan<- pollResult) {
+	var r pollResult
+	defer func() { results <- r }()
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		r.err = err
+		return
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.err = err
+		return
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	r = pollResult{resp.StatusCode, string(data), err}
+}
+
+const longClaim = `{"worker_id":"w","worker_instance_id":"i","lanes":["default"],"wait_ms":60000}`
+
+// bind makes a server on a port of its own.
+func bind(t *testing.T, store ff.Backend, o server.Options) (*server.Server, net.Listener) {
+	t.Helper()
+	o.Listen = "127.0.0.1:0"
+	s, err := server.New(store, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,34 +75,20 @@ func TestStoppingAnswersLongPolls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, l
+}
+
+// A server that stops answers long polls at once and finishes in time.
+func TestStoppingAnswersLongPolls(t *testing.T) {
+	store := watched{openStore(t), make(chan struct{}, 2)}
+	s, l := bind(t, store, server.Options{})
 	stop := serve(t, s, l)
 	base := "http://" + l.Addr().String()
-	type result struct {
-		status int
-		body   string
-		err    error
-	}
-	results := make(chan result, 2)
-	poll := func(method, path, body string) {
-		req, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
-		if err != nil {
-			results <- result{err: err}
-			return
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			results <- result{err: err}
-			return
-		}
-		defer resp.Body.Close()
-		var sb strings.Builder
-		err = json.NewEncoder(&sb).Encode(resp.StatusCode)
-		results <- result{status: resp.StatusCode, body: sb.String(), err: err}
-	}
-	go poll("POST", "/v1/claims", `{"worker_id":"w","worker_instance_id":"i","lanes":["default"],"wait_ms":60000}`)
-	go poll("GET", "/v1/events?wait_ms=60000", "")
-	waitForRequests(t, base, 2)
+	results := make(chan pollResult, 2)
+	go poll(t.Context(), "POST", base+"/v1/claims", longClaim, results)
+	go poll(t.Context(), "GET", base+"/v1/events?wait_ms=60000", "", results)
+	<-store.waiting
+	<-store.waiting
 
 	begin := time.Now()
 	if err := stop(); err != nil {
@@ -61,22 +98,127 @@ func TestStoppingAnswersLongPolls(t *testing.T) {
 		t.Errorf("stopping took %s", took)
 	}
 	for range 2 {
-		if r := <-results; r.err != nil || r.status != http.StatusOK {
-			t.Errorf("a long poll ended with %d, %v", r.status, r.err)
+		r := <-results
+		if r.err != nil || r.status != http.StatusOK || !strings.HasPrefix(r.body, `{"claimed":[]`) && !strings.HasPrefix(r.body, `{"events":[]`) {
+			t.Errorf("a long poll ended with %d %s, %v", r.status, r.body, r.err)
 		}
+	}
+	if _, err := net.DialTimeout("tcp", l.Addr().String(), time.Second); err == nil {
+		t.Error("the port is still open")
 	}
 }
 
-// waitForRequests waits until the polls have arrived: requests sent later on
-// other connections are answered, so a few round trips suffice.
-func waitForRequests(t *testing.T, base string, n int) {
-	t.Helper()
-	for range 50 * n {
-		resp, err := http.Get(base + "/livez")
+// late is a store whose claims come through just after the claimant has left.
+type late struct{ ff.Backend }
+
+func (l late) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
+	r, err := l.Backend.Claim(context.WithoutCancel(ctx), c)
+	<-ctx.Done()
+	return r, err
+}
+
+func TestWhatAClaimantThatLeftWasGivenIsHandedBack(t *testing.T) {
+	store := watched{late{openStore(t)}, make(chan struct{}, 1)}
+	base := start(t, store, server.Options{})
+	created, err := store.CreateExecution(t.Context(), ff.CreateExecution{Lane: "default", Kind: "job"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	results := make(chan pollResult, 1)
+	go poll(ctx, "POST", base+"/v1/claims", longClaim, results)
+	<-store.waiting
+	leave()
+	if r := <-results; r.err == nil {
+		t.Fatalf("the claimant was answered: %+v", r)
+	}
+	got, err := store.Backend.(late).Backend.Claim(t.Context(), ff.Claim{Claimant: ff.Claimant{Worker: "w", Instance: "other"}, Lanes: []ff.LaneID{"default"}, Wait: 10 * time.Second})
+	if err != nil || len(got.Claimed) != 1 || got.Claimed[0].Execution.ID != created.ID {
+		t.Errorf("the execution is not given to another worker: %+v, %v", got, err)
+	}
+}
+
+// slow is a store that lists lanes when it is told to.
+type slow struct {
+	ff.Backend
+	asked, proceed chan struct{}
+}
+
+func (s slow) Lanes(ctx context.Context) ([]ff.LaneStatus, error) {
+	s.asked <- struct{}{}
+	select {
+	case <-s.proceed:
+		return s.Backend.Lanes(ctx)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func TestStoppingFinishesRequestsThatRun(t *testing.T) {
+	store := slow{openStore(t), make(chan struct{}), make(chan struct{})}
+	s, l := bind(t, store, server.Options{})
+	stop := serve(t, s, l)
+	results, stopped := make(chan pollResult, 1), make(chan error, 1)
+	go poll(t.Context(), "GET", "http://"+l.Addr().String()+"/v1/lanes", "", results)
+	<-store.asked
+	go func() { stopped <- stop() }()
+	for { // until the port is closed
+		conn, err := net.DialTimeout("tcp", l.Addr().String(), time.Second)
 		if err != nil {
-			t.Fatal(err)
+			break
 		}
-		_ = resp.Body.Close()
+		_ = conn.Close()
+	}
+	close(store.proceed)
+	if r := <-results; r.err != nil || r.status != 200 || r.body != `{"lanes":[]}` {
+		t.Errorf("the running request ended with %+v", r)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+}
+
+func TestStoppingCutsRequestsOffAfterTheTimeout(t *testing.T) {
+	store := slow{openStore(t), make(chan struct{}), make(chan struct{})}
+	s, l := bind(t, store, server.Options{ShutdownTimeout: 20 * time.Millisecond})
+	stop := serve(t, s, l)
+	results := make(chan pollResult, 1)
+	go poll(t.Context(), "GET", "http://"+l.Addr().String()+"/v1/lanes", "", results)
+	<-store.asked
+	if err := stop(); ff.CodeOf(err) != ff.CodeTimeout || !strings.Contains(err.Error(), "20ms") {
+		t.Errorf("stopping: %v", err)
+	}
+	if r := <-results; r.err == nil {
+		t.Errorf("the request was answered: %+v", r)
+	}
+}
+
+func TestServeRefusesAnOpenListenerWithoutAToken(t *testing.T) {
+	s, err := server.New(openStore(t), server.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(t.Context(), l); ff.CodeOf(err) != ff.CodeInvalidInput || !strings.Contains(err.Error(), "no token is set") {
+		t.Errorf("got %v", err)
+	}
+	if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener was left open: %v", err)
+	}
+}
+
+func TestAnAddressThatIsTakenIsNamed(t *testing.T) {
+	_, l := bind(t, openStore(t), server.Options{})
+	defer l.Close()
+	other, err := server.New(openStore(t), server.Options{Listen: l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.ListenAndServe(t.Context()); ff.CodeOf(err) != ff.CodeUnavailable || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("got %v", err)
 	}
 }
 
