@@ -39,6 +39,8 @@ type Config struct {
 	// Instance names this process; the default is made of the host name, the
 	// process id and a random part. Two live processes cannot share one.
 	Instance  ff.WorkerInstanceID
+	// Namespace is that of the registration, not a filter on what is claimed. The
+	// default is DefaultNamespace.
 	Namespace ff.Namespace
 	// Lanes are served in turn.
 	Lanes        []ff.LaneID
@@ -60,6 +62,9 @@ type Config struct {
 	Meter metric.Meter
 }
 
+// DefaultNamespace is where workers register when nothing else is said.
+const DefaultNamespace ff.Namespace = "default"
+
 const (
 	defaultPollInterval = 10 * time.Second
 	defaultDrainTimeout = 10 * time.Second
@@ -79,6 +84,9 @@ func (c *Config) validate() (ff.CapabilitySet, error) {
 	c.Lanes = slices.Clone(c.Lanes)
 	if c.Instance == "" {
 		c.Instance = newInstance()
+	}
+	if c.Namespace == "" {
+		c.Namespace = DefaultNamespace
 	}
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = ff.DefaultLeaseTTL
