@@ -5,6 +5,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 GOTESTSUM := $(TOOL) gotestsum
 PKGS ?= ./...
 TESTFLAGS ?=
+RACE ?= -race
 
 .DEFAULT_GOAL := help
 
@@ -21,8 +22,9 @@ demo: ## Index this repository on the embedded store, with a killed worker and r
 	$(GO) run ./cmd/flowfabric demo
 
 .PHONY: test
-test: ## Run every test with the race detector
-	$(GOTESTSUM) --format pkgname --hide-summary=skipped -- -race -timeout 15m $(TESTFLAGS) $(PKGS)
+test: ## Run every test with the race detector (RACE= without it)
+	@test -z "$(RACE)" || ./.ci/compiler
+	CGO_ENABLED=$(if $(RACE),1,0) $(GOTESTSUM) --format pkgname --hide-summary=skipped -- $(RACE) -timeout 15m $(TESTFLAGS) $(PKGS)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, golangci-lint and govulncheck

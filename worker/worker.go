@@ -38,7 +38,7 @@ type Config struct {
 	Worker ff.WorkerID
 	// Instance names this process; the default is made of the host name, the
 	// process id and a random part. Two live processes cannot share one.
-	Instance  ff.WorkerInstanceID
+	Instance ff.WorkerInstanceID
 	// Namespace is that of the registration, not a filter on what is claimed. The
 	// default is DefaultNamespace.
 	Namespace ff.Namespace
