@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -88,7 +89,8 @@ func (a *app) demo(ctx context.Context, f *demoFlags) error {
 }
 
 // textFiles lists the text files below a directory: regular files of valid UTF-8
-// without NUL bytes. What cannot be read is said and left out.
+// without NUL bytes, but for those that this command prints to. What cannot be
+// read is said and left out.
 func (a *app) textFiles(root string) (files []string, skipped int, err error) {
 	info, err := os.Stat(root)
 	if err != nil {
@@ -97,9 +99,11 @@ func (a *app) textFiles(root string) (files []string, skipped int, err error) {
 	if !info.IsDir() {
 		return nil, 0, ff.InvalidInput("input", "%s is not a directory", root)
 	}
-	root, err = filepath.Abs(root)
+	if root, err = filepath.EvalSymlinks(root); err == nil {
+		root, err = filepath.Abs(root)
+	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, ff.InvalidInput("input", "cannot be read: %w", err)
 	}
 	err = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
 		switch {
@@ -112,7 +116,7 @@ func (a *app) textFiles(root string) (files []string, skipped int, err error) {
 			return nil
 		case e.IsDir() && e.Name() == ".git":
 			return filepath.SkipDir
-		case !e.Type().IsRegular():
+		case !e.Type().IsRegular() || a.printsTo(e):
 			return nil
 		}
 		_, text, err := countFile(path)
@@ -134,6 +138,23 @@ func (a *app) textFiles(root string) (files []string, skipped int, err error) {
 		err = ff.InvalidInput("input", "%s has no text file to index", root)
 	}
 	return files, skipped, err
+}
+
+// printsTo reports whether a file is where this command prints: it grows while it
+// would be counted.
+func (a *app) printsTo(e os.DirEntry) bool {
+	file, err := e.Info()
+	if err != nil {
+		return false // reading it will say why
+	}
+	for _, w := range []io.Writer{a.stdout, a.stderr} {
+		if f, ok := w.(*os.File); ok {
+			if out, err := f.Stat(); err == nil && os.SameFile(file, out) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // demo is one run.
@@ -222,11 +243,8 @@ func (d *demo) submitAll(ctx context.Context) error {
 		return nil
 	}
 	for _, file := range d.files {
-		payload, err := json.Marshal(file)
-		if err != nil {
-			return err
-		}
-		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindIndex, Payload: payload, PayloadEncoding: "json"})
+		// Raw bytes: a path need not be valid UTF-8.
+		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindIndex, Payload: []byte(file)})
 		if len(many.Executions) == ff.MaxBatch {
 			if err := flush(); err != nil {
 				return err

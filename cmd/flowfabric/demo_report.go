@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,10 +65,9 @@ func (d *demo) report(ctx context.Context) error {
 	}
 	r.Store = info.Store + " (" + info.Durability + ")"
 	d.show.done()
-	if err := d.app.print(r, func(p *printer) { p.demo(&r) }); err != nil {
-		return err
-	}
-	return d.check(&r)
+	// Checked before anything is printed, which may go to an indexed directory.
+	checked := d.check(&r)
+	return errors.Join(d.app.print(r, func(p *printer) { p.demo(&r) }), checked)
 }
 
 // check compares with a direct count.
@@ -82,7 +82,7 @@ func (d *demo) check(r *demoReport) error {
 	}
 	switch {
 	case direct.Words != r.Words || direct.Lines != r.Lines:
-		return fmt.Errorf("the executions counted %d words and %d lines, a direct count gives %d and %d", r.Words, r.Lines, direct.Words, direct.Lines)
+		return fmt.Errorf("the executions counted %d words and %d lines, a direct count gives %d and %d; if no file was changed meanwhile, please report it", r.Words, r.Lines, direct.Words, direct.Lines)
 	case r.Completed != r.Executions || r.Executions != d.total:
 		return fmt.Errorf("%d of %d executions are completed, %d were submitted", r.Completed, r.Executions, d.total)
 	case r.Reclaimed < 1 || r.Retried < 2*demoFlaky:

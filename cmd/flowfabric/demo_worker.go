@@ -39,7 +39,7 @@ func (a *app) demoWorkerCommand() *cobra.Command {
 		if hold > 0 {
 			concurrency = 1
 		}
-		w, err := worker.Connect(ctx, b, worker.Config{Worker: "demo", Lanes: []ff.LaneID{demoLane}, LeaseTTL: demoLease,
+		w, err := worker.Connect(ctx, b, worker.Config{Worker: "demo", Lanes: []ff.LaneID{demoLane}, LeaseTTL: demoLease, DrainTimeout: demoLease,
 			Concurrency: concurrency, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
@@ -56,21 +56,21 @@ func (a *app) demoWorkerCommand() *cobra.Command {
 
 func (a *app) demoHandlers(w *worker.Worker, b ff.Backend, hold int) {
 	var tasks atomic.Int32
-	worker.Handle(w, kindIndex, func(ctx context.Context, path string) (counts, error) {
+	worker.Handle(w, kindIndex, func(ctx context.Context, path []byte) (counts, error) {
 		if int(tasks.Add(1)) == hold {
 			fmt.Fprintln(a.stdout, worker.TaskFrom(ctx).ID())
 			<-ctx.Done() // until the process is killed
 			return counts{}, context.Cause(ctx)
 		}
-		c, text, err := countFile(path)
+		c, text, err := countFile(string(path))
 		if err == nil && !text {
 			err = fmt.Errorf("%s is no text file any more", path)
 		}
 		return c, err
 	})
 	worker.Handle(w, kindFlaky, func(ctx context.Context, _ []byte) ([]byte, error) {
-		if n := worker.TaskFrom(ctx).Attempt().Index; n < 2 {
-			return nil, fmt.Errorf("attempt %d fails on purpose", n)
+		if n := worker.TaskFrom(ctx).Execution().RetryCount; n < 2 {
+			return nil, fmt.Errorf("failure %d, on purpose", n+1)
 		}
 		return nil, nil
 	})

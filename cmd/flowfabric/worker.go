@@ -87,7 +87,7 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 		if err != nil {
 			return err
 		}
-		defer stop()
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	w, err := connectWorker(ctx, b, f, log)
 	if err != nil {
@@ -107,7 +107,7 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 
 // runEngine runs the background loops of a store that this process has for
 // itself.
-func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func(), err error) {
+func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func() error, err error) {
 	e, err := engine.New(b, engine.Options{Logger: log})
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
-	return func() { cancel(); _ = <-ended }, nil
+	return func() error { cancel(); return <-ended }, nil
 }
 
 // connectWorker waits for a server that is not up yet.
