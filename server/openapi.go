@@ -76,7 +76,10 @@ type (
 	}
 	// strictPolicyShape is the policy of our own bodies: unknown fields are refused.
 	strictPolicyShape policyShape
-	fenceShape        struct {
+	releasedShape     struct {
+		Errors []errorOrNull `json:"errors"`
+	}
+	fenceShape struct {
 		LeaseID    string `json:"lease_id"`
 		LeaseEpoch int64  `json:"lease_epoch" minimum:"0"`
 		AttemptID  string `json:"attempt_id"`
@@ -87,8 +90,10 @@ type (
 type (
 	executionIDText struct{}
 	uuidText        struct{}
+	flowIDText      struct{}
 	laneText        struct{}
 	instantNumber   struct{}
+	errorOrNull     struct{}
 	byteList        struct{}
 )
 
@@ -100,12 +105,22 @@ func (uuidText) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: "string", Format: "uuid", Examples: []any{"550e8400-e29b-41d4-a716-446655440000"}}
 }
 
+func (flowIDText) Schema(huma.Registry) *huma.Schema {
+	s := uuidText{}.Schema(nil)
+	s.Nullable = true
+	return s
+}
+
 func (laneText) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: "string", Pattern: `^[ -~]+$`, MinLength: ptr(1), MaxLength: ptr(ff.MaxLaneIDBytes), Examples: []any{"default"}}
 }
 
 func (instantNumber) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: "integer", Format: "int64", Description: "Milliseconds since 1970 in UTC", Minimum: ptr(0.0), Maximum: ptr(253402300799999.0), Nullable: true}
+}
+
+func (errorOrNull) Schema(r huma.Registry) *huma.Schema {
+	return &huma.Schema{AnyOf: []*huma.Schema{r.Schema(reflect.TypeFor[ff.PublicError](), true, ""), {Type: "null"}}}
 }
 
 func (byteList) Schema(huma.Registry) *huma.Schema {
@@ -119,13 +134,14 @@ func ptr[T any](v T) *T { return &v }
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ff.StateVector]():      reflect.TypeFor[stateVectorShape](),
 	reflect.TypeFor[ff.ExecutionPolicy]():  reflect.TypeFor[policyShape](),
+	reflect.TypeFor[httpapi.Released]():    reflect.TypeFor[releasedShape](),
 	reflect.TypeFor[httpapi.Policy]():      reflect.TypeFor[strictPolicyShape](),
 	reflect.TypeFor[ff.CapabilitySet]():    reflect.TypeFor[[]string](),
 	reflect.TypeFor[ff.Fence]():            reflect.TypeFor[fenceShape](),
 	reflect.TypeFor[ff.ExecutionID]():      reflect.TypeFor[executionIDText](),
 	reflect.TypeFor[ff.LeaseID]():          reflect.TypeFor[uuidText](),
 	reflect.TypeFor[ff.AttemptID]():        reflect.TypeFor[uuidText](),
-	reflect.TypeFor[ff.FlowID]():           reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.FlowID]():           reflect.TypeFor[flowIDText](),
 	reflect.TypeFor[ff.LaneID]():           reflect.TypeFor[laneText](),
 	reflect.TypeFor[httpapi.Time]():        reflect.TypeFor[instantNumber](),
 	reflect.TypeFor[httpapi.Millis]():      reflect.TypeFor[int64](),

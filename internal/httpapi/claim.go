@@ -34,7 +34,7 @@ type Claim struct {
 // Claimed is one claimed execution.
 type Claimed struct {
 	Execution Record `json:"execution"`
-	Payload   []byte `json:"payload" doc:"Input in base64"`
+	Payload   []byte `json:"payload" doc:"Input in base64; null when there is none" nullable:"true"`
 	Resumed   bool   `json:"resumed"`
 }
 
