@@ -73,6 +73,7 @@ func (t *tx) candidates(lane int64, offered ff.CapabilitySet, limit int) ([]cand
 		}
 		if len(list) == before {
 			delete(t.ready[lane], caps)
+			t.spent = append(t.spent, laneCaps{lane, caps})
 			continue
 		}
 		sources++

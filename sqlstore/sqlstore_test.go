@@ -345,6 +345,37 @@ func TestABrokenCommandFailsAlone(t *testing.T) {
 	}
 }
 
+func TestABrokenBatchHidesNoWork(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	id := must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k"})).ID
+	release := s.Hold()
+	var wg sync.WaitGroup
+	claimed := make(chan ff.Claimed, 2)
+	claim := func() {
+		r, err := s.Claim(ctx, ff.Claim{Claimant: ff.Claimant{Worker: "w", Instance: "i"}, Lanes: []ff.LaneID{"main"}})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, c := range r.Claimed {
+			claimed <- c
+		}
+	}
+	// The first claim takes the only execution, the second finds none, then the
+	// batch breaks and all of it is undone.
+	for i, send := range []func(){claim, claim, func() { _ = s.Break(ctx) }} {
+		wg.Go(send)
+		eventually(t, "the command waits", func() bool { return s.Queued() == i+1 })
+	}
+	release()
+	wg.Wait()
+	if len(claimed) != 1 {
+		t.Fatalf("%d claims got the execution", len(claimed))
+	}
+	if c := <-claimed; c.Execution.ID != id {
+		t.Errorf("claimed %s, want %s", c.Execution.ID, id)
+	}
+}
+
 func TestACallerWhoseContextEndsWithdrawsItsCommand(t *testing.T) {
 	s := open(t, ":memory:", sqlite.Options{})
 	release := s.Hold()

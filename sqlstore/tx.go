@@ -17,7 +17,9 @@ type tx struct {
 	now   time.Time
 	begun bool
 
-	ready   ready
+	ready ready
+	// spent are the marks of ready that this transaction has cleared.
+	spent   []laneCaps
 	seqs    sequence
 	events  sequence
 	updates map[mask]*Statement
@@ -59,7 +61,7 @@ func (t *tx) start(c Conn) {
 
 func (t *tx) reset() {
 	clear(t.interned)
-	t.interned, t.happened = t.interned[:0], false
+	t.interned, t.happened, t.spent = t.interned[:0], false, t.spent[:0]
 	clear(t.deltas)
 	clear(t.leases)
 	clear(t.woken)
@@ -110,6 +112,10 @@ func (t *tx) rollback() {
 	}
 	for _, undo := range t.interned {
 		undo()
+	}
+	// What made a look find nothing is undone as well.
+	for _, at := range t.spent {
+		t.ready.add(at)
 	}
 	t.seqs.rolledBack()
 	t.events.rolledBack()
