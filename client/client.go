@@ -103,7 +103,7 @@ func New(server string, options ...Option) (*Client, error) {
 		return nil, ff.InvalidInput("token", "contains characters that do not fit into a header")
 	}
 	if c.token != "" && base.Scheme == "http" && !c.insecure && !loopback(base.Hostname()) {
-		return nil, ff.InvalidInput("server", "the token would be sent unencrypted to %s: use https, or allow it on purpose (WithInsecureToken)", base.Host)
+		return nil, ff.InvalidInput("server", "the token would be sent unencrypted to %s: use https, or allow it on purpose (WithInsecureToken; --insecure-token on the command line)", base.Host)
 	}
 	if c.http == nil {
 		c.owned = &http.Transport{

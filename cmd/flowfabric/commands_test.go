@@ -97,6 +97,18 @@ func TestCommandsAnswerWithJSONAndExitCodes(t *testing.T) {
 		{[]string{"list", "--server", "http://127.0.0.1:1"}, exitUnavailable, "cannot reach the server at http://127.0.0.1:1"},
 		{[]string{"list", "--store", "valkey://x"}, exitFailed, "no valkey store"},
 		{[]string{"list", "--store", filepath.Join(dir, "missing", "x.db")}, exitUnavailable, "missing"},
+		{on("submit", "x", "--timeout", "-1s"), exitFailed, "attempt_timeout_ms: must be 0 to"},
+		{on("submit", "x", "--deadline", "-1s"), exitFailed, "(got -1000)"},
+		{on("submit", "x", "--wait", "-1s"), exitUsage, "--wait must not be negative (got -1s)"},
+		{on("result", id, "--wait", "-1s"), exitUsage, "--wait must not be negative (got -1s)"},
+		{on("submit", "x", "y"), exitUsage, "either a KIND or --batch"},
+		{on("cancel"), exitUsage, "needs at least one ID"},
+		{on("lanes", "a"), exitUsage, "takes no arguments"},
+		{on("list", "--timeout-call", "0s"), exitUsage, "--timeout-call must be above 0"},
+		{on("worker", "run", "--exec", " "), exitUsage, "--exec is empty"},
+		{[]string{"worker", "rum"}, exitUsage, `unknown command "rum" for "flowfabric worker" (did you mean run? see:`},
+		{[]string{"bench", "everything"}, exitUsage, `unknown command "everything" for "flowfabric bench" (see:`},
+		{[]string{"lanse"}, exitUsage, `unknown command "lanse" for "flowfabric" (did you mean lanes? see:`},
 		{[]string{"bogus"}, exitUsage, `unknown command "bogus"`},
 		{[]string{"list", "--bogus"}, exitUsage, "unknown flag: --bogus"},
 		{[]string{"worker", "run"}, exitUsage, `required flag(s) "exec" not set`},
@@ -216,6 +228,7 @@ func wc(t *testing.T, env []string, dir string) (words, lines int) {
 
 func TestSettingsAreRefusedNamingTheVariable(t *testing.T) {
 	for setting, says := range map[string]string{
+		"FF_FLOW_PARTITIONS=":               "invalid value for FF_FLOW_PARTITIONS: expected a number, got ''",
 		"FF_FLOW_PARTITIONS=0":              "invalid value for FF_FLOW_PARTITIONS: must be > 0",
 		"FF_FLOW_PARTITIONS=65536":          "invalid value for FF_FLOW_PARTITIONS: expected u16, got '65536'",
 		"FF_LEASE_EXPIRY_INTERVAL_MS=1.5":   "invalid value for FF_LEASE_EXPIRY_INTERVAL_MS: expected u64, got '1.5'",

@@ -15,6 +15,9 @@ func (a *app) resultCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "result ID", Short: "Print the result of an execution", Args: exactly("ID"),
 		RunE: a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
+			if wait < 0 {
+				return usageError("--wait must not be negative (got %s)", wait)
+			}
 			return a.printResult(ctx, b, id, wait)
 		})}
 	c.Flags().DurationVar(&wait, "wait", 0, "wait so long for the end")

@@ -180,6 +180,9 @@ func envOr(name, otherwise string) string {
 
 // open opens the store that the command is about: --store, or the server.
 func (a *app) open(ctx context.Context) (ff.Backend, error) {
+	if a.timeout <= 0 {
+		return nil, usageError("--timeout-call must be above 0 (got %s)", a.timeout)
+	}
 	url := a.store
 	if url == "" {
 		url = a.server

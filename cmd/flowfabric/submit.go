@@ -41,6 +41,8 @@ func (a *app) submitCommand() *cobra.Command {
 	c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, args []string) error {
 		f.changed = c.Flags().Changed
 		switch {
+		case f.wait < 0:
+			return usageError("--wait must not be negative (got %s)", f.wait)
 		case f.batch != "" && len(args) == 0:
 			return a.submitBatch(ctx, b, &f)
 		case f.batch == "" && len(args) == 1:
@@ -91,9 +93,9 @@ func (f *submitFlags) command(kind string, stdin io.Reader) (ff.CreateExecution,
 		}
 		c.PayloadEncoding = "json"
 	}
-	if f.changed("retries") || f.timeout > 0 || f.deadline > 0 || len(f.requires) > 0 {
+	if f.changed("retries") || f.timeout != 0 || f.deadline != 0 || len(f.requires) > 0 {
 		p := ff.DefaultExecutionPolicy()
-		if f.retries > 0 || f.changed("retries") {
+		if f.changed("retries") {
 			p.Retry = ff.ExponentialRetry(f.retries, ff.DefaultRetryInitial, ff.DefaultRetryMax)
 		}
 		p.Timeout = &ff.TimeoutPolicy{Attempt: f.timeout, Deadline: f.deadline, MaxReclaims: ff.DefaultMaxReclaims}

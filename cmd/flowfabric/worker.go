@@ -73,6 +73,9 @@ first asked (SIGTERM), then killed. What a command leaves running is killed as w
 }
 
 func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
+	if strings.TrimSpace(f.exec) == "" {
+		return usageError("--exec is empty; give a shell command, for example --exec 'tr a-z A-Z'")
+	}
 	log, err := (&serveFlags{logFormat: f.logFormat, logLevel: f.logLevel}).logger(a)
 	if err != nil {
 		return err
