@@ -156,6 +156,10 @@ func canonical(path string) (string, error) {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		return real, nil
 	}
+	// SQLite would make the file that the link names, which has another lock.
+	if to, err := os.Readlink(abs); err == nil {
+		return "", ff.Errorf(ff.CodeUnavailable, "%s is a link to %s, which does not exist; give the path of the file itself", abs, to)
+	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", ff.Errorf(ff.CodeUnavailable, "the directory %s does not exist; create it first", filepath.Dir(abs))

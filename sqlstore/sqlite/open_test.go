@@ -301,6 +301,21 @@ func TestOneProcessSharesAFile(t *testing.T) {
 	}
 }
 
+func TestALinkToAMissingFileIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "f.db"), filepath.Join(dir, "link.db")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	_, err := sqlite.Open(context.Background(), link, sqlite.Options{})
+	if ff.CodeOf(err) != ff.CodeUnavailable || !strings.Contains(err.Error(), link) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(target); err == nil {
+		t.Error("the file was made under the lock of another name")
+	}
+}
+
 func TestOtherOptionsForAnOpenFileAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.db")
 	open(t, path, sqlite.Options{})
