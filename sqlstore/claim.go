@@ -94,36 +94,45 @@ func (s *Store) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
 	}
 	end := time.NewTimer(c.Wait)
 	defer end.Stop()
+	pass := func() {}
 	for {
 		w := s.claims.Wait(c.Lanes, c.Capabilities.Satisfies)
 		r, err := s.claim(ctx, &c)
+		if err != nil {
+			// The work that woke this claim is there for somebody else.
+			pass()
+		}
 		if err != nil || len(r.Claimed) > 0 {
 			w.Stop()
 			return r, err
 		}
-		again, err := s.await(ctx, w.C(), end.C)
+		woken, again, err := s.await(ctx, w.C(), end.C)
 		w.Stop()
 		if !again {
 			return r, err
 		}
+		if pass = func() {}; woken {
+			pass = w.Pass
+		}
 	}
 }
 
-// await waits for a wake-up or the safety poll; false when the time is over.
-func (s *Store) await(ctx context.Context, woken <-chan struct{}, end <-chan time.Time) (again bool, err error) {
+// await waits for a wake-up or the safety poll; again is false when the time is
+// over.
+func (s *Store) await(ctx context.Context, wake <-chan struct{}, end <-chan time.Time) (woken, again bool, err error) {
 	poll := time.NewTimer(safetyPoll)
 	defer poll.Stop()
 	select {
-	case <-woken:
-		return true, nil
+	case <-wake:
+		return true, true, nil
 	case <-poll.C:
-		return true, nil
+		return false, true, nil
 	case <-end:
-		return false, nil
+		return false, false, nil
 	case <-s.writer.quit:
-		return false, errClosed()
+		return false, false, errClosed()
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return false, false, ctx.Err()
 	}
 }
 

@@ -18,7 +18,7 @@ func (rec *record) count(state int64) countKey {
 }
 
 // counts is the committed content of the table counts, and how many leases each
-// process holds. Nobody ever counts rows.
+// process holds. Nobody ever counts executions.
 type counts struct {
 	mu     sync.RWMutex
 	n      map[countKey]int64
@@ -79,16 +79,17 @@ func (c *counts) held(instance ff.WorkerInstanceID) int {
 	return c.leases[instance]
 }
 
-// matching lists the rows that a filter accepts and that count something.
-func (c *counts) matching(accept func(countKey) bool) (keys []countKey) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for k, n := range c.n {
-		if n > 0 && accept(k) {
+// counted lists the rows that a filter accepts and that count something. It reads
+// the table: the memory may be of another moment than the listing that follows,
+// which would miss an execution that changes its state between the two.
+func counted(c Conn, accept func(countKey) bool) (keys []countKey, err error) {
+	err = c.Query(selectCounts, nil, func(r Row) error {
+		if k := (countKey{r.Int(0), r.Int(1), r.Int(2), r.Int(3)}); r.Int(4) > 0 && accept(k) {
 			keys = append(keys, k)
 		}
-	}
-	return keys
+		return nil
+	})
+	return keys, err
 }
 
 // Lanes lists the lanes that ever held an execution, with their counts.

@@ -81,7 +81,7 @@ func (s *Store) ReadEvents(ctx context.Context, c ff.ReadEvents) (ff.ReadEventsR
 			return eventResult(&c, page, last), err
 		}
 		after = last
-		again, err := s.await(ctx, w.C(), end.C)
+		_, again, err := s.await(ctx, w.C(), end.C)
 		w.Stop()
 		if !again {
 			return eventResult(&c, nil, last), err

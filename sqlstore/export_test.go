@@ -82,6 +82,20 @@ func (s *Store) Break(ctx context.Context) error {
 	return err
 }
 
+// BreakAfterKeys sends a command that takes n keys of executions and then fails
+// as a database does.
+func (s *Store) BreakAfterKeys(ctx context.Context, n int) error {
+	_, err := write(ctx, s, func(t *tx) (struct{}, error) {
+		for range n {
+			if _, err := t.seqs.take(t); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, errors.New("broken on purpose")
+	})
+	return err
+}
+
 // Panic sends a command that panics.
 func (s *Store) Panic(ctx context.Context) error {
 	_, err := write(ctx, s, func(*tx) (struct{}, error) { panic("on purpose") })

@@ -87,7 +87,10 @@ func (s *Store) listed(c Conn, q *ff.ListExecutions, after int64, limit int) ([]
 	if !ok {
 		return nil, nil
 	}
-	keys := s.counts.matching(accept)
+	keys, err := counted(c, accept)
+	if err != nil {
+		return nil, err
+	}
 	// A few ranges are likely to give much each; of many, most give little.
 	chunk := min(limit, max(2*limit/max(len(keys), 1), 4))
 	m := &merge{oldest: q.Oldest}

@@ -37,7 +37,8 @@ func derive(x *ff.Execution, retention time.Duration) derived {
 		d.claimable = 1
 	}
 	if due, ok := lifecycle.NextDue(x, retention); ok {
-		d.dueKind, d.dueAt = sweepKinds.code(due.Kind), due.At.UnixMilli()
+		// 0 would be stored as NULL, which no loop finds.
+		d.dueKind, d.dueAt = sweepKinds.code(due.Kind), max(due.At.UnixMilli(), 1)
 	}
 	return d
 }
@@ -313,7 +314,6 @@ var derivedColumns = []struct {
 
 func derivedValue(d *derived, i int) Value {
 	n := derivedColumns[i].of(d)
-	// A due instant of 0 is stored as such: due_kind says whether there is one.
 	if n == 0 && derivedColumns[i].null {
 		return Value{}
 	}

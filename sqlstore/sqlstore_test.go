@@ -376,6 +376,27 @@ func TestABrokenBatchHidesNoWork(t *testing.T) {
 	}
 }
 
+func TestKeysGrowAcrossAnUndoneBatchAndAReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	s := open(t, path, sqlite.Options{})
+	if err := s.BreakAfterKeys(ctx, 10_000); ff.CodeOf(err) != ff.CodeInternal {
+		t.Fatalf("got %v", err)
+	}
+	want := []ff.ExecutionID{submit(t, s, "main", "k")}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, path, sqlite.Options{})
+	want = append(want, submit(t, s, "main", "k"))
+	var got []ff.ExecutionID
+	for _, x := range must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{Oldest: true})).Executions {
+		got = append(got, x.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v in the order of creation", got, want)
+	}
+}
+
 func TestACallerWhoseContextEndsWithdrawsItsCommand(t *testing.T) {
 	s := open(t, ":memory:", sqlite.Options{})
 	release := s.Hold()
@@ -450,6 +471,48 @@ func TestASubmitWakesTheClaimerThatCanTakeIt(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+func TestAWokenClaimerThatGivesUpPassesTheWakeUpOn(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	// Whether the first claimer sees its wake-up or its end first is a toss.
+	for round := range 20 {
+		release := s.Hold()
+		short, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		got := make(chan ff.ClaimResult, 1)
+		secondHold := make(chan func())
+		lane := ff.LaneID(fmt.Sprintf("lane%d", round))
+		wait := func(ctx context.Context) ff.ClaimResult {
+			c := claimOf("i1", lane)
+			c.Wait = time.Minute
+			r, _ := s.Claim(ctx, c)
+			return r
+		}
+		// All in one batch; the second hold keeps it open until the first claimer,
+		// whose first look is in the batch, has been told to end.
+		for i, send := range []func(){
+			func() { defer close(ended); wait(short) },
+			func() { got <- wait(ctx) },
+			func() { _, _ = s.CreateExecution(ctx, ff.CreateExecution{Lane: lane, Kind: "k"}) },
+			func() { secondHold <- s.Hold() },
+		} {
+			go send()
+			eventually(t, "the command waits", func() bool { return s.Queued() == i+1 })
+		}
+		release()
+		release = <-secondHold
+		cancel()
+		release()
+		start := time.Now()
+		if r := <-got; len(r.Claimed) != 1 {
+			t.Fatalf("claimed %+v", r)
+		}
+		if d := time.Since(start); d > 500*time.Millisecond {
+			t.Fatalf("the other claimer came by after %s", d)
+		}
+		<-ended
+	}
 }
 
 func TestListingsAreMergedInOrderWithCursors(t *testing.T) {
@@ -535,6 +598,48 @@ func TestRetentionDeletesEverythingOfAnExecution(t *testing.T) {
 	}
 	if lanes := must[[]ff.LaneStatus](t)(s.Lanes(ctx)); len(lanes[0].Counts) != 0 {
 		t.Errorf("counts %v", lanes[0].Counts)
+	}
+}
+
+func TestADeadlineAtTheBeginningOfTimeIsDue(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	id := must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Deadline: time.UnixMilli(0)})).ID
+	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepExecutionDeadline}))
+	if x := must[ff.Execution](t)(s.Execution(ctx, id)); x.PublicState() != ff.StateExpired {
+		t.Errorf("the execution is %s, want expired", x.PublicState())
+	}
+}
+
+func TestAnExecutionThatChangesStateStaysInItsLanesListing(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "f.db"), sqlite.Options{Synchronous: sqlite.Off})
+	var want []ff.ExecutionID
+	want = append(want, submit(t, s, "main", "k"))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 {
+			r, err := s.Claim(ctx, claimOf("i1", "main"))
+			if err != nil || len(r.Claimed) != 1 {
+				t.Errorf("claimed %+v, %v", r, err)
+				return
+			}
+			if _, err := s.ReleaseExecutions(ctx, ff.ReleaseExecutions{Leases: []ff.LeaseRef{r.Claimed[0].Ref()}}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		r := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{Lane: "main"}))
+		if len(r.Executions) != len(want) {
+			t.Errorf("listed %d executions, want %d", len(r.Executions), len(want))
+			<-done
+			return
+		}
 	}
 }
 

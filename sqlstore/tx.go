@@ -332,10 +332,12 @@ func (q *sequence) load(c Conn) error {
 
 func (q *sequence) take(t *tx) (int64, error) {
 	if q.next >= q.limit {
-		if err := t.exec(upsertMeta, text(q.name), integer(q.limit+sequenceBlock)); err != nil {
+		// After an undone batch next may be far beyond the limit.
+		limit := q.next + sequenceBlock
+		if err := t.exec(upsertMeta, text(q.name), integer(limit)); err != nil {
 			return 0, err
 		}
-		q.limit += sequenceBlock
+		q.limit = limit
 	}
 	n := q.next
 	q.next++

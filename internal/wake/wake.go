@@ -51,10 +51,14 @@ func (w *Waiter[T, H]) Stop() {
 	w.hub.mu.Unlock()
 	select {
 	case <-w.c:
-		w.hub.Wake(w.topic, w.hint, 1)
+		w.Pass()
 	default:
 	}
 }
+
+// Pass gives a wake-up that was received to the next waiter, when nothing could
+// be made of it.
+func (w *Waiter[T, H]) Pass() { w.hub.Wake(w.topic, w.hint, 1) }
 
 // Wake wakes the n longest waiting waiters of a topic that accept the hint.
 func (h *Hub[T, H]) Wake(topic T, hint H, n int) {

@@ -53,3 +53,18 @@ func TestAWakeUpThatWasNotReceivedGoesToTheNext(t *testing.T) {
 	b.Stop()
 	h.Wake("x", 0, 1)
 }
+
+func TestAWakeUpThatWasOfNoUseGoesToTheNext(t *testing.T) {
+	var h wake.Hub[string, int]
+	odd := func(n int) bool { return n%2 == 1 }
+	a, even, b := h.Wait([]string{"x", "y"}, odd), h.Wait([]string{"x"}, func(n int) bool { return n%2 == 0 }), h.Wait([]string{"x"}, odd)
+	h.Wake("x", 1, 1)
+	if !woken(a) {
+		t.Fatal("the first was not woken")
+	}
+	a.Stop()
+	a.Pass()
+	if woken(even) || !woken(b) {
+		t.Error("want the next that accepts the hint woken")
+	}
+}
