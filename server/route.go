@@ -1,23 +1,11 @@
 package server
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"path"
-	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
@@ -70,38 +58,6 @@ type param struct {
 	required  bool
 	enum      []any
 	max       int
-}
-
-// request is a request with its body read.
-type request struct {
-	*http.Request
-	route *route
-	body  []byte
-}
-
-// decode reads the body as its route says.
-func decode[B any](r *request) (B, error) {
-	return httpapi.Decode[B](r.body, r.route.unknown(), r.route.required...)
-}
-
-// answer is what a handler answers: JSON, or raw bytes with their type.
-type answer struct {
-	status      int
-	json        any
-	raw         []byte
-	contentType string
-	header      http.Header
-}
-
-func ok(v any) (answer, error)      { return answer{status: http.StatusOK, json: v}, nil }
-func created(v any) (answer, error) { return answer{status: http.StatusCreated, json: v}, nil }
-
-// createdOr answers 201 for something new and 200 for something that was there.
-func createdOr(duplicate bool, v any) (answer, error) {
-	if duplicate {
-		return ok(v)
-	}
-	return created(v)
 }
 
 // stack is the routes with everything that stands before them.
@@ -201,26 +157,6 @@ func (s *Server) endpoint(rt *route) http.Handler {
 	})
 }
 
-// readBody reads the body; when it cannot, it answers why and reports false.
-func (s *Server) readBody(w http.ResponseWriter, r *request, rt *route) bool {
-	if !jsonContent(r.Header.Get("Content-Type")) {
-		s.writeJSON(w, r.Request, http.StatusUnsupportedMediaType, ff.PublicError{Error: "invalid JSON: Unsupported Media Type: send Content-Type: application/json"})
-		return false
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.limit))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		s.tooLarge(w, r.Request, rt)
-		return false
-	case err != nil:
-		s.writeError(w, r.Request, ff.InvalidInput("body", "could not be read: %v", err))
-		return false
-	}
-	r.body = body
-	return true
-}
-
 // checkQuery refuses parameters that an endpoint of our own does not have: a
 // misspelt filter must not list everything.
 func (rt *route) checkQuery(raw string) error {
@@ -244,199 +180,4 @@ func (rt *route) checkQuery(raw string) error {
 		}
 	}
 	return nil
-}
-
-func jsonContent(header string) bool {
-	t, _, err := mime.ParseMediaType(header)
-	return err == nil && (t == "application/json" || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json"))
-}
-
-// tooLarge is the answer to a body over the limit (spec 08 §1.5).
-func (s *Server) tooLarge(w http.ResponseWriter, r *http.Request, rt *route) {
-	s.writeJSON(w, r, http.StatusRequestEntityTooLarge, tooLarge{"payload_too_large", rt.limit, rt.path})
-}
-
-// tooLarge is the body of that answer.
-type tooLarge struct {
-	Error string `json:"error" enum:"payload_too_large"`
-	Limit int64  `json:"limit_bytes"`
-	Route string `json:"route"`
-}
-
-func (s *Server) write(w http.ResponseWriter, r *http.Request, a answer) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
-	switch {
-	case a.json != nil:
-		s.writeJSON(w, r, a.status, a.json)
-	case a.contentType != "":
-		w.Header().Set("Content-Type", a.contentType)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("Content-Length", strconv.Itoa(len(a.raw)))
-		w.WriteHeader(a.status)
-		_, _ = w.Write(a.raw)
-	default:
-		w.WriteHeader(a.status)
-	}
-}
-
-func (s *Server) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		s.log.ErrorContext(r.Context(), "encoding an answer", "path", r.URL.Path, "err", err)
-		status = http.StatusInternalServerError
-		buf.Reset()
-		buf.WriteString(`{"error":"internal: an answer could not be encoded","kind":"internal","retryable":false,"code":"internal"}`)
-	}
-	body := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
-}
-
-// statusClientGone is counted for requests whose client left before the answer:
-// what the store says then is no fault of its own.
-const statusClientGone = 499
-
-// writeError answers a refusal, and logs a fault.
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	switch {
-	case errors.Is(err, httpapi.ErrMalformed):
-		s.writeJSON(w, r, http.StatusBadRequest, ff.PublicError{Error: "invalid JSON: Bad Request: " + err.Error(), Code: string(ff.CodeInvalidInput)})
-		return
-	case errors.Is(err, httpapi.ErrShape):
-		p := ff.PublicError{Error: "invalid JSON: Unprocessable Entity: " + err.Error(), Code: string(ff.CodeInvalidInput)}
-		if e, ok := ff.AsError(err); ok {
-			p.Code, p.Field = string(e.Code), e.Field
-		}
-		s.writeJSON(w, r, http.StatusUnprocessableEntity, p)
-		return
-	}
-	status, p := ff.PublicErrorOf(err)
-	if status >= http.StatusInternalServerError && r.Context().Err() != nil {
-		w.WriteHeader(statusClientGone)
-		return
-	}
-	if status >= http.StatusInternalServerError {
-		s.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "err", err)
-	}
-	if e, ok := ff.AsError(err); ok && e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
-	}
-	s.writeJSON(w, r, status, p)
-}
-
-// observe logs and counts requests, and survives panics.
-func (s *Server) observe(mux *http.ServeMux, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		seen := &statusWriter{ResponseWriter: w}
-		defer func() {
-			if v := recover(); v != nil {
-				s.log.ErrorContext(r.Context(), "handler panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
-				if seen.status != 0 { // half an answer: the connection must break
-					s.record(r, mux, http.StatusInternalServerError, time.Since(start))
-					panic(http.ErrAbortHandler)
-				}
-				s.writeError(seen, r, fmt.Errorf("panic: %v", v))
-			}
-			s.record(r, mux, seen.status, time.Since(start))
-		}()
-		next.ServeHTTP(seen, r)
-	})
-}
-
-func (s *Server) record(r *http.Request, mux *http.ServeMux, status int, took time.Duration) {
-	if status == 0 {
-		status = http.StatusOK
-	}
-	label := "unknown"
-	if _, pattern := mux.Handler(r); pattern != "" && !unclean(r) {
-		_, label, _ = strings.Cut(pattern, " ")
-	}
-	set := metric.WithAttributes(attribute.String("method", methodLabel(r.Method)), attribute.String("path", strings.TrimSuffix(label, "{$}")), attribute.String("status", strconv.Itoa(status)))
-	s.requests.Add(r.Context(), 1, set)
-	s.durations.Record(r.Context(), took.Seconds(), set)
-	s.log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took)
-}
-
-func methodLabel(m string) string {
-	switch m {
-	case "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE":
-		return m
-	}
-	return "OTHER"
-}
-
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *statusWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(p)
-}
-
-// Unwrap is for http.ResponseController.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// executionID reads the id of the path.
-func (r *request) executionID() (ff.ExecutionID, error) {
-	id, err := ff.ParseExecutionID(r.PathValue("id"))
-	if e, ok := ff.AsError(err); ok {
-		shown := *e
-		shown.Detail = "invalid execution_id: " + e.Detail
-		return id, &shown
-	}
-	return id, err
-}
-
-// query reads query parameters and refuses bad ones.
-type query struct {
-	values url.Values
-	err    error
-}
-
-func (r *request) query() *query {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	q := &query{values: values}
-	if err != nil {
-		q.err = ff.InvalidInput("query", "is malformed: %v", err)
-	}
-	return q
-}
-
-func (q *query) text(name string) string {
-	if all := q.values[name]; len(all) > 1 && q.err == nil {
-		q.err = ff.InvalidInput(name, "is given %d times", len(all))
-	}
-	return q.values.Get(name)
-}
-
-// number reads a whole number from 0 to limit; def when it is not given.
-func (q *query) number(name string, def, limit int64) int64 {
-	s := q.text(name)
-	if s == "" || q.err != nil {
-		return def
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > limit {
-		q.err = ff.InvalidInput(name, "must be a whole number from 0 to %d (got %.40q)", limit, s)
-		return def
-	}
-	return n
 }
