@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -68,15 +69,23 @@ func (h *history) claimArgs() *lifecycle.ClaimArgs {
 
 func (h *history) claim() {
 	if _, _, err := lifecycle.Claim(h.x, h.claimArgs(), h.now); err == nil {
-		h.held = append(h.held, fence(h.x))
+		h.leased()
 	}
+}
+
+// leased notes a new lease, whose epoch is the next one.
+func (h *history) leased() {
+	if h.x.LeaseEpoch != h.epoch+1 {
+		panic(fmt.Sprintf("a lease of epoch %d follows epoch %d", h.x.LeaseEpoch, h.epoch))
+	}
+	h.held = append(h.held, fence(h.x))
 }
 
 func (h *history) granted() {
 	g := &lifecycle.GrantArgs{Claimant: ff.Claimant{Worker: "w", Instance: "w-1"}, TTL: 2 * time.Second}
 	if lifecycle.GrantClaim(h.x, g, h.now) == nil && h.now.Second()%2 == 0 {
 		if _, _, err := lifecycle.ClaimGranted(h.x, h.claimArgs(), h.now); err == nil {
-			h.held = append(h.held, fence(h.x))
+			h.leased()
 		}
 	}
 }
