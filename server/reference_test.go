@@ -28,11 +28,11 @@ func TestRefusalsByTheRulesAreTyped(t *testing.T) {
 		}
 		return got.ID
 	}
-	active, cancelled, missing := submit(), ff.ExecutionID{}, ff.NewExecutionID("default", ff.DefaultPartitionConfig)
+	active, missing := submit(), ff.NewExecutionID("default", ff.DefaultPartitionConfig)
 	if got, err := store.Claim(t.Context(), ff.Claim{Claimant: ff.Claimant{Worker: "w", Instance: "i"}, Lanes: []ff.LaneID{"default"}, LeaseTTL: time.Hour}); err != nil || len(got.Claimed) != 1 {
 		t.Fatal(got, err)
 	}
-	cancelled = submit()
+	cancelled := submit()
 	if _, err := store.CancelExecution(t.Context(), ff.CancelExecution{ID: cancelled}); err != nil {
 		t.Fatal(err)
 	}
