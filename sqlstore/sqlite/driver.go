@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -19,9 +20,32 @@ type files struct {
 	writer  *conn
 	readers []*conn
 	idle    chan *conn
+	// wal is the path of the log, walLimit the size at which to empty it.
+	wal      string
+	walLimit int64
 }
 
-func (d *files) Writer() (sqlstore.Conn, func()) { return d.writer, func() {} }
+func (d *files) Writer() (sqlstore.Conn, func()) { return d.writer, d.shorten }
+
+// maxWAL is the size beyond which the log should not grow.
+const maxWAL = 64 << 20
+
+// shorten empties a log that has grown too long. By itself SQLite begins the log
+// anew only in a moment without readers, which does not come while their
+// transactions overlap. A reader that takes its time is not waited for: the next
+// attempt follows when the log has grown by as much again.
+func (d *files) shorten() {
+	info, err := os.Stat(d.wal)
+	if err != nil || info.Size() < d.walLimit {
+		return
+	}
+	d.walLimit = info.Size() + maxWAL
+	_, _ = d.writer.text("pragma busy_timeout = 250")
+	if blocked, err := d.writer.text("pragma wal_checkpoint(truncate)"); err == nil && blocked == "0" {
+		d.walLimit = maxWAL
+	}
+	_, _ = d.writer.text("pragma busy_timeout = 5000")
+}
 
 func (d *files) Read(ctx context.Context) (sqlstore.Conn, func(), error) {
 	var c *conn

@@ -220,7 +220,7 @@ func openFile(ctx context.Context, path string, o Options) (_ *shared, err error
 	if err != nil {
 		return nil, err
 	}
-	d := &files{idle: make(chan *conn, readers)}
+	d := &files{idle: make(chan *conn, readers), wal: path + "-wal", walLimit: maxWAL}
 	defer func() {
 		if err == nil {
 			return
@@ -237,7 +237,7 @@ func openFile(ctx context.Context, path string, o Options) (_ *shared, err error
 		return nil, err
 	}
 	d.writer, err = openConn(path, zs.OpenReadWrite|zs.OpenCreate, append(writerPragmas(o),
-		"journal_mode = wal", "wal_autocheckpoint = 1000", "journal_size_limit = 67108864")...)
+		"journal_mode = wal", "wal_autocheckpoint = 1000", fmt.Sprintf("journal_size_limit = %d", maxWAL))...)
 	if err != nil {
 		return nil, err
 	}

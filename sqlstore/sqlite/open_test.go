@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -313,6 +314,37 @@ func TestALinkToAMissingFileIsRefused(t *testing.T) {
 	}
 	if _, err := os.Stat(target); err == nil {
 		t.Error("the file was made under the lock of another name")
+	}
+}
+
+func TestTheLogStaysBoundedWhileReadersOverlap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	s := open(t, path, sqlite.Options{Synchronous: sqlite.Off})
+	ctx, cancel := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.ListExecutions(context.Background(), ff.ListExecutions{Limit: 100}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	input := make([]byte, 1<<20)
+	for range 200 {
+		if _, err := s.CreateExecution(context.Background(), ff.CreateExecution{Lane: "main", Kind: "k", Payload: input}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	readers.Wait()
+	log, err := os.Stat(path + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Size() > 150<<20 {
+		t.Errorf("the log has %d MB after 200 MB were written", log.Size()>>20)
 	}
 }
 
