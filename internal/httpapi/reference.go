@@ -30,8 +30,7 @@ type CreateExecutionArgs struct {
 	Now             *int64              `json:"now"`
 }
 
-// CreateExecutionRequired are the fields that the reference requires, except
-// for those that are not used.
+// CreateExecutionRequired are the fields that the reference requires.
 var CreateExecutionRequired = []string{"execution_id", "namespace", "lane_id", "execution_kind", "input_payload", "priority", "creator_identity", "partition_id", "now"}
 
 // Tags are labels; null is refused.
