@@ -72,12 +72,16 @@ func (p *printer) execution(x *ff.Execution) {
 	if x.Progress.Percent != nil {
 		percent = strconv.Itoa(*x.Progress.Percent) + "% "
 	}
+	detail := clean(x.BlockingDetail)
+	if x.PublicState() == ff.StateDelayed {
+		detail = "" // the instant has a line of its own
+	}
 	tags := ""
 	if len(x.Tags) > 0 {
 		data, _ := json.Marshal(x.Tags)
 		tags = clean(string(data))
 	}
-	p.fields("id", x.ID.String(), "state", p.state(x.PublicState()), "detail", clean(x.BlockingDetail), "kind", clean(x.Kind), "lane", string(x.Lane),
+	p.fields("id", x.ID.String(), "state", p.state(x.PublicState()), "detail", detail, "kind", clean(x.Kind), "lane", string(x.Lane),
 		"namespace", clean(string(x.Namespace)), "priority", strconv.Itoa(x.Priority), "requires", clean(x.Required.CSV()), "tags", tags,
 		"created", at(x.CreatedAt), "delayed until", at(x.DelayUntil), "deadline", at(x.Deadline), "started", at(x.StartedAt), "completed", at(x.CompletedAt),
 		"attempts", fmt.Sprintf("%d (%d retries, %d reclaims, %d replays)", x.TotalAttempts, x.RetryCount, x.ReclaimCount, x.ReplayCount),

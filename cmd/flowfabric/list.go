@@ -54,8 +54,11 @@ func (p *printer) list(page *httpapi.ExecutionPage) {
 	rows := make([][]string, len(page.Executions))
 	for i, x := range page.Executions {
 		detail := x.BlockingDetail
-		if x.FailureReason != "" {
+		switch {
+		case x.FailureReason != "":
 			detail = x.FailureReason
+		case x.State == ff.StateDelayed:
+			detail = "delayed until " + at(x.DelayUntil.Time)
 		}
 		rows[i] = []string{x.ExecutionID.String(), p.state(x.State), clean(x.Kind), string(x.LaneID), strconv.Itoa(x.TotalAttempts), at(x.CreatedAt.Time), clean(detail)}
 	}

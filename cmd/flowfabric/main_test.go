@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 )
 
 // binary is the command, built once for all tests.
@@ -197,4 +199,13 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+func number(t rapid.TB, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil {
+		t.Fatalf("%q is no number: %v", s, err)
+	}
+	return n
 }

@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,19 +16,8 @@ import (
 	"syscall"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	ff "github.com/flowfabric/flowfabric"
 )
-
-func number(t rapid.TB, s string) int {
-	t.Helper()
-	n, err := strconv.Atoi(strings.TrimSpace(s))
-	if err != nil {
-		t.Fatalf("%q is no number: %v", s, err)
-	}
-	return n
-}
 
 // alive lists the processes that match: zombies are dead.
 func alive(match func(group int, commandLine string) bool) (pids []string) {
@@ -112,6 +103,43 @@ func TestAWorkerWaitsForItsServer(t *testing.T) {
 		t.Errorf("result %q", got)
 	}
 	w.stop(t)
+}
+
+func TestWaitingForAResultSurvivesTheServer(t *testing.T) {
+	store := filepath.Join(t.TempDir(), "ff.db")
+	server, base := serve(t, store, "127.0.0.1:0")
+	id := strings.TrimSpace(ok(t, "submit", "echo", "--payload", "1", "--server", base))
+	waiter := launch(t, nil, "result", id, "--wait", "50s", "--server", base)
+	eventually(t, "the execution has been looked at", func() bool {
+		return strings.Contains(metricsOf(t, base), `path="/v1/executions/{id}/record",status="200"`)
+	})
+	if err := server.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = server.wait()
+	// Who asks first while there is no server is told at once.
+	if o := flowfabric(t, nil, "", "result", id, "--wait", "50s", "--server", base); o.code != exitUnavailable {
+		t.Errorf("exit code %d for a server that is not there: %s", o.code, o.stderr)
+	}
+	_, _ = serve(t, store, strings.TrimPrefix(base, "http://"))
+	launch(t, nil, "worker", "run", "--exec", "cat", "--server", base)
+	if err := waiter.wait(); err != nil {
+		t.Errorf("the result was not waited for: %v: %s", err, waiter.stderr)
+	}
+}
+
+func metricsOf(t *testing.T, base string) string {
+	t.Helper()
+	resp, err := http.Get(base + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestAWorkerOnALocalStoreNeedsNoServer(t *testing.T) {

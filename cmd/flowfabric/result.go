@@ -69,23 +69,57 @@ func (a *app) printResult(ctx context.Context, b ff.Backend, id ff.ExecutionID, 
 	return &exitError{exitFailed, fmt.Errorf("%s ended as %s: %s", id, state, clean(x.FailureReason+x.CancellationReason))}
 }
 
-// waitTerminal waits until the execution has ended, or for as long as given.
+// reconnectPause is the time between two tries to reach a server that went away.
+const reconnectPause = 200 * time.Millisecond
+
+// waitTerminal waits until the execution has ended, or for as long as given. A
+// server that goes away meanwhile may come back until then.
 func waitTerminal(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait time.Duration) (ff.Execution, error) {
+	x, err := b.Execution(ctx, id)
+	if err != nil || x.Terminal() || wait == 0 {
+		return x, err
+	}
 	deadline := time.Now().Add(wait)
-	var after ff.EventCursor
+	q := ff.ReadEvents{ID: id}
 	for {
-		x, err := b.Execution(ctx, id)
 		left := time.Until(deadline)
-		if err != nil || x.Terminal() || wait == 0 {
-			return x, err
+		if left <= 0 && err != nil {
+			return x, fmt.Errorf("%s was %s when last seen, %s are over: %w", id, x.PublicState(), wait, err)
 		}
 		if left <= 0 {
 			return x, &exitError{exitTimeout, fmt.Errorf("%s is still %s after %s; see: flowfabric explain '%s'", id, x.PublicState(), wait, id)}
 		}
-		r, err := b.ReadEvents(ctx, ff.ReadEvents{ID: id, After: after, Wait: min(left, 5*time.Second)})
 		if err != nil {
+			if err := pause(ctx, min(left, reconnectPause)); err != nil {
+				return x, err
+			}
+		}
+		q.Wait = min(left, 5*time.Second)
+		var seen ff.Execution
+		if seen, err = nextLook(ctx, b, &q); err == nil {
+			x = seen
+		}
+		if x.Terminal() || err != nil && !ff.IsRetryable(err) {
 			return x, err
 		}
-		after = r.Next
+	}
+}
+
+// nextLook waits for the next event of an execution, and reads it.
+func nextLook(ctx context.Context, b ff.Backend, q *ff.ReadEvents) (ff.Execution, error) {
+	r, err := b.ReadEvents(ctx, *q)
+	if err != nil {
+		return ff.Execution{}, err
+	}
+	q.After = r.Next
+	return b.Execution(ctx, q.ID)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -98,8 +98,6 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
-	case strings.HasPrefix(err.Error(), "required flag(s) "):
-		return exitUsage // cobra has no type for it
 	}
 	fe, ok := ff.AsError(err)
 	if !ok {
@@ -117,6 +115,9 @@ func exitCode(ctx context.Context, err error) int {
 }
 
 func (a *app) printError(err error, code int) {
+	if code == exitInterrupted {
+		err = errors.New("interrupted")
+	}
 	if !a.json {
 		fmt.Fprintln(a.stderr, "flowfabric:", err)
 		return

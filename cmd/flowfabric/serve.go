@@ -29,12 +29,13 @@ type serveFlags struct {
 	retention                                time.Duration
 }
 
-func (f *serveFlags) add(c *cobra.Command) {
+// add adds the flags to a command with its own default of --synchronous.
+func (f *serveFlags) add(c *cobra.Command, synchronous string) {
 	flags := c.Flags()
 	flags.StringVar(&f.listen, "listen", server.DefaultListen, "address of the HTTP API (FF_LISTEN_ADDR)")
 	flags.StringSliceVar(&f.origins, "cors-origin", nil, "origin of pages that may call the API, * for any; may be repeated (FF_CORS_ORIGINS)")
 	flags.BoolVar(&f.open, "open", false, "listen beyond loopback without a token")
-	flags.StringVar(&f.synchronous, "synchronous", "full", "what a commit waits for: full (survives loss of power), normal, off")
+	flags.StringVar(&f.synchronous, "synchronous", synchronous, "what a commit waits for: full (survives loss of power), normal, off")
 	flags.DurationVar(&f.retention, "retention", ff.DefaultRetention, "how long executions are kept after they ended")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -60,7 +61,7 @@ func (a *app) serveCommand() *cobra.Command {
 			fmt.Fprintf(a.stderr, "Serving %s on %s\nTry: flowfabric submit hello --payload '\"world\"'%s\n", strings.TrimPrefix(url, "sqlite:"), base, serverHint(base))
 		})
 	}
-	f.add(c)
+	f.add(c, "full")
 	return c
 }
 
@@ -79,6 +80,9 @@ func (a *app) devCommand() *cobra.Command {
 		Long: "Serves a temporary store that is deleted at the end.",
 	}
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
+		if a.store != "" {
+			return usageError("dev has a temporary store of its own; keep data with: flowfabric serve --store '%s'", a.store)
+		}
 		s, err := f.settings(c, a)
 		if err != nil {
 			return err
@@ -88,9 +92,6 @@ func (a *app) devCommand() *cobra.Command {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		if !c.Flags().Changed("synchronous") {
-			f.synchronous = "normal"
-		}
 		return a.serve(c.Context(), &f, s, "sqlite:"+filepath.Join(dir, defaultStore), func(base string) {
 			hint := serverHint(base)
 			fmt.Fprintf(a.stderr, `FlowFabric is running on %s with a temporary store. Look at it in a browser, and in another terminal:
@@ -103,7 +104,7 @@ Stop with Ctrl-C; everything is deleted then.
 `, base, hint, hint, hint)
 		})
 	}
-	f.add(c)
+	f.add(c, "normal")
 	return c
 }
 

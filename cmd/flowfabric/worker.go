@@ -67,14 +67,16 @@ first asked (SIGTERM), then killed. What a command leaves running is killed as w
 	flags.IntSliceVar(&f.permanent, "permanent", nil, "exit code that is final; may be repeated")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
-	_ = c.MarkFlagRequired("exec")
 	parent.AddCommand(c)
 	return parent
 }
 
 func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 	if strings.TrimSpace(f.exec) == "" {
-		return usageError("--exec is empty; give a shell command, for example --exec 'tr a-z A-Z'")
+		return usageError("--exec is missing or empty; give a shell command, for example --exec 'tr a-z A-Z'")
+	}
+	if f.concurrency < 1 {
+		return usageError("--concurrency must be at least 1 (got %d)", f.concurrency)
 	}
 	log, err := (&serveFlags{logFormat: f.logFormat, logLevel: f.logLevel}).logger(a)
 	if err != nil {
