@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html/template"
 	"net/http"
+	"slices"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -41,7 +42,7 @@ func (s *Server) page(r *request) (answer, error) {
 		return answer{}, err
 	}
 	var out bytes.Buffer
-	if err := pageTemplate.Execute(&out, map[string]any{"Info": info, "Lanes": lanes, "States": ff.PublicStates, "Newest": newest.Executions, "Version": ff.Version}); err != nil {
+	if err := pageTemplate.Execute(&out, map[string]any{"Info": info, "Lanes": lanes, "States": usedStates(lanes), "Newest": newest.Executions, "Version": ff.Version}); err != nil {
 		return answer{}, err
 	}
 	return answer{status: http.StatusOK, raw: out.Bytes(), contentType: "text/html; charset=utf-8", header: http.Header{
@@ -51,10 +52,37 @@ func (s *Server) page(r *request) (answer, error) {
 	}}, nil
 }
 
+// usedStates are the states that any execution can be in, and of the others those
+// that some execution is in.
+func usedStates(lanes []ff.LaneStatus) (used []ff.PublicState) {
+	always := []ff.PublicState{ff.StateWaiting, ff.StateDelayed, ff.StateActive, ff.StateCompleted, ff.StateFailed, ff.StateCancelled, ff.StateExpired}
+	for _, st := range ff.PublicStates {
+		counted := func(l ff.LaneStatus) bool { return l.Counts[st] > 0 }
+		if slices.Contains(always, st) || slices.ContainsFunc(lanes, counted) {
+			used = append(used, st)
+		}
+	}
+	return used
+}
+
+// detail is what holds an execution back, or why it failed.
+func detail(x ff.Execution) string {
+	switch {
+	case x.FailureReason != "":
+		return x.FailureReason
+	case x.PublicState() == ff.StateDelayed:
+		return "delayed until " + instant(x.DelayUntil)
+	}
+	return x.BlockingDetail
+}
+
+func instant(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"at":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-	"count": func(l ff.LaneStatus, st ff.PublicState) int { return l.Counts[st] },
-	"state": func(x ff.Execution) ff.PublicState { return x.PublicState() },
+	"at":     instant,
+	"detail": detail,
+	"count":  func(l ff.LaneStatus, st ff.PublicState) int { return l.Counts[st] },
+	"state":  func(x ff.Execution) ff.PublicState { return x.PublicState() },
 }).Parse(`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>FlowFabric</title>
@@ -74,7 +102,7 @@ td.n, th.n { text-align: right } code { font-size: .85em } .quiet { opacity: .65
 {{else}}<p>Nothing has been submitted yet. Try: <code>flowfabric submit hello --payload '"world"'</code></p>{{end}}
 <h2>Newest executions</h2>
 {{if .Newest}}<div><table><tr><th>created</th><th>state</th><th>kind</th><th>lane</th><th class="n">attempts</th><th>id</th><th>detail</th></tr>
-{{range .Newest}}<tr><td>{{at .CreatedAt}}</td><td>{{state .}}</td><td>{{.Kind}}</td><td>{{.Lane}}</td><td class="n">{{.TotalAttempts}}</td><td><code>{{.ID}}</code></td><td>{{.BlockingDetail}}{{.FailureReason}}</td></tr>{{end}}</table></div>
+{{range .Newest}}<tr><td>{{at .CreatedAt}}</td><td>{{state .}}</td><td>{{.Kind}}</td><td>{{.Lane}}</td><td class="n">{{.TotalAttempts}}</td><td><code>{{.ID}}</code></td><td>{{detail .}}</td></tr>{{end}}</table></div>
 {{else}}<p class="quiet">None.</p>{{end}}
 </body></html>
 `))

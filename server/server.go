@@ -123,7 +123,7 @@ func (s *Server) ListenAndServe(ctx context.Context) error {
 func (s *Server) Bind(ctx context.Context) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opts.Listen)
 	if err != nil {
-		return nil, ff.Errorf(ff.CodeUnavailable, "cannot listen on %s: %w", s.opts.Listen, err)
+		return nil, ff.Errorf(ff.CodeUnavailable, "cannot listen on %s; give a free address as HOST:PORT, port 0 for any: %w", s.opts.Listen, err)
 	}
 	if err := s.refuseOpen(l.Addr()); err != nil {
 		_ = l.Close()
