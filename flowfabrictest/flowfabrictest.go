@@ -277,6 +277,13 @@ func (e *Engine) RequireSubmitted(kind string) ff.Execution {
 // Result decodes the result of an execution from JSON; a []byte gets it as it is.
 func Result[T any](e *Engine, id ff.ExecutionID) (v T) {
 	e.tb.Helper()
+	x, err := e.store.Execution(e.tb.Context(), id)
+	if err != nil {
+		e.tb.Fatalf("flowfabrictest: reading the result of %s: %v", id, err)
+	}
+	if !x.Terminal() {
+		e.tb.Fatalf("%s of kind %q is %s and has no result yet; run it first, for example with RunAll", id, x.Kind, x.PublicState())
+	}
 	data, err := e.store.ExecutionResult(e.tb.Context(), id)
 	if err != nil {
 		e.tb.Fatalf("flowfabrictest: reading the result of %s: %v", id, err)

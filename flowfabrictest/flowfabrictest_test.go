@@ -186,6 +186,9 @@ func TestFailuresSayWhatWasFoundAndWhy(t *testing.T) {
 		`submitting "": invalid_input: kind`: func(e *flowfabrictest.Engine) { e.Submit("", nil) },
 		`encoding the payload of "f"`:        func(e *flowfabrictest.Engine) { e.Submit("f", func() {}) },
 		`execution_not_found`:                func(e *flowfabrictest.Engine) { e.Execution(ff.ExecutionID{}) },
+		`of kind "x" is waiting and has no result yet`: func(e *flowfabrictest.Engine) {
+			flowfabrictest.Result[int](e, e.Submit("x", nil))
+		},
 		`is "{", which is no map[string]int: unexp`: func(e *flowfabrictest.Engine) {
 			bad(e)
 			id := e.Submit("good", nil)
