@@ -67,6 +67,9 @@ func (c *ReadEvents) Validate() error {
 	if c.Wait < 0 || c.Wait > MaxClaimWait {
 		return InvalidInput("wait", "must be 0 to %s (got %s)", MaxClaimWait, c.Wait)
 	}
+	if c.Family != "" && c.Family != FamilyLease && c.Family != FamilyCompletion {
+		return InvalidInput("family", "must be %s or %s (got %.40q)", FamilyLease, FamilyCompletion, string(c.Family))
+	}
 	return checkLimit(c.Limit)
 }
 

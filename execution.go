@@ -118,8 +118,9 @@ type CreateExecution struct {
 	Priority int
 	Creator  string
 	// IdempotencyKey makes a repeated submit within the dedup window
-	// (IdempotencyWindow by default) return the first execution. Its scope is
-	// the namespace and the partition of the execution.
+	// (IdempotencyWindow by default) return the first execution, unless that has
+	// been deleted because its retention was shorter. Its scope is the namespace
+	// and the partition of the execution.
 	IdempotencyKey string
 	Tags           map[string]string
 	Policy         *ExecutionPolicy

@@ -71,6 +71,10 @@ func (s *Store) ReadEvents(ctx context.Context, c ff.ReadEvents) (ff.ReadEventsR
 	if err != nil {
 		return ff.ReadEventsResult{}, err
 	}
+	if last := s.lastEvent.Load(); after > last {
+		// A file restored from a backup, or another one.
+		return ff.ReadEventsResult{}, ff.InvalidInput("after", "%d is beyond the last event of this store, which is %d; start again with an empty one", after, last)
+	}
 	end := time.NewTimer(c.Wait)
 	defer end.Stop()
 	for {

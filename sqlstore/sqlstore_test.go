@@ -772,6 +772,26 @@ func TestReadEventsWaitsForTheNext(t *testing.T) {
 	}
 }
 
+func TestCursorsOfOtherPlacesAreRefused(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	submit(t, s, "main", "k")
+	claim(t, s, "main")
+	page := must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{}))
+	must[ff.ReadEventsResult](t)(s.ReadEvents(ctx, ff.ReadEvents{After: page.Next}))
+	for field, read := range map[string]func() error{
+		"after":  func() error { _, err := s.ReadEvents(ctx, ff.ReadEvents{After: page.Next + "0"}); return err },
+		"family": func() error { _, err := s.ReadEvents(ctx, ff.ReadEvents{Family: "leases"}); return err },
+		"cursor": func() error {
+			_, err := s.ListWorkers(ctx, ff.ListWorkers{Namespace: "a", Cursor: "b i1"})
+			return err
+		},
+	} {
+		if e, ok := ff.AsError(read()); !ok || e.Code != ff.CodeInvalidInput || e.Field != field {
+			t.Errorf("%s: got %v", field, e)
+		}
+	}
+}
+
 func TestEventsOlderThanTheRetentionAreTrimmedAndIdsNeverComeBack(t *testing.T) {
 	path, c := filepath.Join(t.TempDir(), "f.db"), newClock()
 	s := open(t, path, sqlite.Options{Clock: c.Now, Retention: time.Hour})

@@ -17,6 +17,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -49,7 +50,9 @@ type Store struct {
 	counts       *counts
 	claims       wake.Hub[ff.LaneID, ff.CapabilitySet]
 	events       wake.Hub[struct{}, struct{}]
-	due          dueWatch
+	// lastEvent is the highest id of an event that may be committed.
+	lastEvent atomic.Int64
+	due       dueWatch
 }
 
 // New reads what the store keeps in memory and starts the writer. Stop ends it.
@@ -68,6 +71,7 @@ func New(ctx context.Context, d Driver, cfg Config) (*Store, error) {
 		return nil, d.Error(err)
 	}
 	s.writer = w
+	s.lastEvent.Store(w.tx.events.next - 1)
 	go w.loop()
 	return s, nil
 }

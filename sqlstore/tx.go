@@ -93,6 +93,8 @@ func (t *tx) commit() error {
 		t.rollback()
 		return err
 	}
+	// Before the commit: a reader that sees an event at once may go on from it.
+	t.s.lastEvent.Store(t.events.next - 1)
 	if err := t.c.Commit(); err != nil {
 		t.rollback()
 		return err

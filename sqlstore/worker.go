@@ -117,7 +117,7 @@ func (s *Store) ListWorkers(ctx context.Context, c ff.ListWorkers) (ff.ListWorke
 	namespace, instance := string(c.Namespace), ""
 	if c.Cursor != "" {
 		var ok bool
-		if namespace, instance, ok = strings.Cut(c.Cursor, " "); !ok {
+		if namespace, instance, ok = strings.Cut(c.Cursor, " "); !ok || !c.AllNamespaces && namespace != string(c.Namespace) {
 			return ff.ListWorkersResult{}, badCursor(c.Cursor)
 		}
 	} else if c.AllNamespaces {
