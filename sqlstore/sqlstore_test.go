@@ -1,9 +1,11 @@
 package sqlstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -342,6 +344,24 @@ func TestABrokenCommandFailsAlone(t *testing.T) {
 		if rows := must[[]string](t)(s.Rows(ctx, "select name from meta where name = 'broken'", 0)); len(rows) > 0 {
 			t.Error("the broken command left a row")
 		}
+	}
+}
+
+func TestFaultsThatGoOnAreLoggedOnceInAWhile(t *testing.T) {
+	c := newClock()
+	var log bytes.Buffer
+	s := open(t, ":memory:", sqlite.Options{Clock: c.Now, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for range 100 {
+		_ = s.Break(ctx)
+	}
+	c.add(time.Minute)
+	_ = s.Break(ctx)
+	// The writer is done with the log when it has run another command.
+	if err := s.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 2 || !strings.Contains(log.String(), "unlogged=99") {
+		t.Errorf("%d lines:\n%s", n, log.String())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 )
@@ -120,6 +121,11 @@ type writer struct {
 	tx            tx
 	// batches and commands count what was committed.
 	batches, commands int64
+	// reported is when failure was logged last, unlogged how many transactions
+	// have failed with it since.
+	reported time.Time
+	failure  string
+	unlogged int
 }
 
 func newWriter(s *Store, c Conn) (*writer, error) {
@@ -217,10 +223,23 @@ func (w *writer) oneByOne(conn Conn) {
 
 func (w *writer) answer(batch []command, err error) {
 	if err != nil {
-		w.s.log.Error("a transaction failed", "commands", len(batch), "error", err)
+		w.report(len(batch), err)
 		err = w.s.driver.Error(err)
 	}
 	for _, c := range batch {
 		c.answer(err)
 	}
+}
+
+// reportPause is the least time between two reports of the same failure: on a full
+// disk there are thousands per second.
+const reportPause = time.Second
+
+func (w *writer) report(commands int, err error) {
+	if since := w.tx.now.Sub(w.reported); since >= 0 && since < reportPause && err.Error() == w.failure {
+		w.unlogged++
+		return
+	}
+	w.s.log.Error("a transaction failed", "commands", commands, "error", err, "unlogged", w.unlogged)
+	w.reported, w.failure, w.unlogged = w.tx.now, err.Error(), 0
 }
