@@ -40,7 +40,7 @@ func TestRefusalsByTheRulesAreTyped(t *testing.T) {
 	if _, err := store.GrantNext(t.Context(), ff.GrantNext{Claimant: ff.Claimant{Worker: "w", Instance: "i"}, Lane: "default", TTL: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
-	reclaim := `{"worker_id":"w","worker_instance_id":"i","lane_id":"default","grant_ttl_ms":1000}`
+	reclaim := `{"worker_id":"w","worker_instance_id":"i","lane_id":"default","grant_ttl_ms":60000}`
 	for _, c := range []struct {
 		name, method, call string
 		id                 ff.ExecutionID
@@ -60,7 +60,7 @@ func TestRefusalsByTheRulesAreTyped(t *testing.T) {
 		{"revoke, cancelled", "POST", "revoke-lease", cancelled, "", 200, `{"AlreadySatisfied":{"reason":"no_active_lease"}}`},
 		{"reclaim, missing", "POST", "reclaim", missing, reclaim, 404, "not found: execution"},
 		{"reclaim, waiting", "POST", "reclaim", waiting, reclaim, 200, fmt.Sprintf(`{"status":"not_reclaimable","execution_id":"%s","detail":"execution_not_reclaimable"}`, waiting)},
-		{"reclaim, ttl", "POST", "reclaim", waiting, strings.Replace(reclaim, "1000", "60001", 1), 400, "grant_ttl_ms must be in 1..=60000"},
+		{"reclaim, ttl", "POST", "reclaim", waiting, strings.Replace(reclaim, "60000", "60001", 1), 400, "grant_ttl_ms must be in 1..=60000"},
 		{"reclaim, lane", "POST", "reclaim", waiting, strings.Replace(reclaim, "default", "", 1), 400, "lane_id: lane_id is empty"},
 		{"state, missing", "GET", "state", missing, "", 404, "not found: execution"},
 		{"result, waiting", "GET", "result", waiting, "", 404, "execution result not found: " + waiting.String()},
