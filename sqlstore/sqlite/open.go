@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-	"unsafe"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/sqlstore"
@@ -182,15 +181,11 @@ func (sh *shared) compatible(o Options) error {
 		return refuse("synchronous", sh.opts.Synchronous, o.Synchronous)
 	case o.Retention != sh.opts.Retention:
 		return refuse("retention", sh.opts.Retention, o.Retention)
-	case !sameClock(o.Clock, sh.opts.Clock):
-		return refuse("clock", "its own clock", "another clock")
+	case o.Clock != nil || sh.opts.Clock != nil:
+		// Functions cannot be compared.
+		return ff.InvalidInput("clock", "%s is open in this process, and a store with a clock of its own is not shared; close it first", sh.path)
 	}
 	return nil
-}
-
-// sameClock compares functions by identity, which the language does not offer.
-func sameClock(a, b func() time.Time) bool {
-	return *(*unsafe.Pointer)(unsafe.Pointer(&a)) == *(*unsafe.Pointer)(unsafe.Pointer(&b))
 }
 
 // writerPragmas are set on the connection that writes. Larger pages and rarer
@@ -215,6 +210,16 @@ func openMemory(ctx context.Context, o Options) (*shared, error) {
 	return sh, nil
 }
 
+// createPrivate makes a new file that only its owner can read: payloads are
+// nobody else's business. SQLite gives its side files the same permissions.
+func createPrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return ff.Errorf(ff.CodeUnavailable, "the file cannot be opened for writing (check its permissions): %w", err)
+	}
+	return f.Close()
+}
+
 func openFile(ctx context.Context, path string, o Options) (_ *shared, err error) {
 	lock, err := acquire(path)
 	if err != nil {
@@ -234,6 +239,9 @@ func openFile(ctx context.Context, path string, o Options) (_ *shared, err error
 		lock.release()
 	}()
 	if err := inspect(path); err != nil {
+		return nil, err
+	}
+	if err := createPrivate(path); err != nil {
 		return nil, err
 	}
 	d.writer, err = openConn(path, zs.OpenReadWrite|zs.OpenCreate, append(writerPragmas(o),

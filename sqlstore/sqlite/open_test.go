@@ -392,3 +392,18 @@ func TestBadOptionsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestANewFileIsItsOwnersOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ff.db")
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
+		info, err := os.Stat(name)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has permissions %v, %v", name, info.Mode(), err)
+		}
+	}
+}
