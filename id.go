@@ -38,17 +38,26 @@ func (waitpointKind) noun() string   { return "waitpoint_id" }
 func (suspensionKind) noun() string  { return "suspension_id" }
 func (edgeKind) noun() string        { return "edge_id" }
 
+// The ids made of one UUID (spec 01 §2.2).
 type (
-	// FlowID and the others are the ids made of one UUID (spec 01 §2.2).
-	FlowID        = ID[flowKind]
-	BudgetID      = ID[budgetKind]
+	// FlowID names a flow.
+	FlowID = ID[flowKind]
+	// BudgetID names a budget.
+	BudgetID = ID[budgetKind]
+	// QuotaPolicyID names a quota policy.
 	QuotaPolicyID = ID[quotaPolicyKind]
-	LeaseID       = ID[leaseKind]
-	AttemptID     = ID[attemptKind]
-	SignalID      = ID[signalKind]
-	WaitpointID   = ID[waitpointKind]
-	SuspensionID  = ID[suspensionKind]
-	EdgeID        = ID[edgeKind]
+	// LeaseID names a lease.
+	LeaseID = ID[leaseKind]
+	// AttemptID names an attempt.
+	AttemptID = ID[attemptKind]
+	// SignalID names a signal.
+	SignalID = ID[signalKind]
+	// WaitpointID names a waitpoint.
+	WaitpointID = ID[waitpointKind]
+	// SuspensionID names a suspension.
+	SuspensionID = ID[suspensionKind]
+	// EdgeID names an edge of a flow.
+	EdgeID = ID[edgeKind]
 )
 
 // The New functions mint random ids (UUID version 4). They read the system's

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -50,7 +51,9 @@ func Latency(ctx context.Context, b ff.Backend, o Options) (*Report, error) {
 	r.Seconds = time.Since(begin).Seconds()
 	r.LatencyMS["submit_to_start"] = started.percentiles()
 	cancel()
-	_ = <-errs // it reports the cancel
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		return nil, fmt.Errorf("claiming: %w", err)
+	}
 	return r, nil
 }
 
