@@ -10,10 +10,29 @@ import (
 	"unicode/utf8"
 )
 
-// counts are the totals of `wc -w` and `wc -l`.
+// counts are the totals of `wc -w` and `wc -l`, and how the text begins and ends:
+// a word that goes on in the next file is one word in `cat FILES | wc -w`.
 type counts struct {
 	Words int `json:"words"`
 	Lines int `json:"lines"`
+	// Leads says that the text begins in a word, Open that it ends in one, Blank
+	// that it has neither words nor white space.
+	Leads bool `json:"leads,omitempty"`
+	Open  bool `json:"open,omitempty"`
+	Blank bool `json:"blank,omitempty"`
+}
+
+// add appends the counts of the text that follows.
+func (c *counts) add(next counts) {
+	if next.Blank {
+		return
+	}
+	c.Words += next.Words
+	c.Lines += next.Lines
+	if c.Open && next.Leads {
+		c.Words--
+	}
+	c.Open = next.Open
 }
 
 // countFile counts the words and lines of a file as wc does in the locale of the
@@ -42,12 +61,14 @@ func unicodeLocale() bool {
 func count(r io.Reader, wide bool) (c counts, text bool, err error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	word := false
+	c.Blank = true
 	for {
 		char, size, err := in.ReadRune()
 		if errors.Is(err, io.EOF) {
 			if word {
 				c.Words++
 			}
+			c.Open = word
 			return c, true, nil
 		}
 		switch {
@@ -59,12 +80,13 @@ func count(r io.Reader, wide bool) (c counts, text bool, err error) {
 			if word {
 				c.Words++
 			}
-			word = false
+			word, c.Blank = false, false
 			if char == '\n' {
 				c.Lines++
 			}
 		case prints(char, wide):
-			word = true
+			c.Leads = c.Leads || c.Blank
+			word, c.Blank = true, false
 		}
 	}
 }

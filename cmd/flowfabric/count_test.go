@@ -26,9 +26,26 @@ func TestCountingEqualsWcInBothLocales(t *testing.T) {
 			if err != nil || !isText {
 				rt.Fatalf("%q is text, but: %v, %v", text, isText, err)
 			}
-			if want := realCounts(rt, text, locale); got != want {
+			if want := realCounts(rt, text, locale); got.Words != want.Words || got.Lines != want.Lines {
 				rt.Fatalf("%s: counted %+v in %q, wc counts %+v", locale, got, text, want)
 			}
+		}
+	})
+}
+
+func TestCountsOfSeveralTextsAreThoseOfCat(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		list := rapid.SliceOfN(texts(), 1, 5).Draw(rt, "texts")
+		var sum counts
+		for _, text := range list {
+			c, _, err := count(strings.NewReader(text), true)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			sum.add(c)
+		}
+		if want := realCounts(rt, strings.Join(list, ""), "C.UTF-8"); sum.Words != want.Words || sum.Lines != want.Lines {
+			rt.Fatalf("counted %+v in %q, wc counts %+v", sum, list, want)
 		}
 	})
 }

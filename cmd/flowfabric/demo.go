@@ -48,7 +48,7 @@ func (a *app) demoCommand() *cobra.Command {
 file, and one that sums up. A server with a SQLite store runs in this process, the
 workers are processes of their own. One of them is killed with SIGKILL while it
 holds work, which the others take over; three executions fail twice before they
-succeed. The totals are checked against a direct count.`,
+succeed. The totals, those of ` + "`cat FILES | wc`" + `, are checked against a direct count.`,
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), &f) }
 	flags := c.Flags()

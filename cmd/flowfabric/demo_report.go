@@ -78,7 +78,7 @@ func (d *demo) check(r *demoReport) error {
 		if err != nil {
 			return fmt.Errorf("counting directly: %w", err)
 		}
-		direct.Words, direct.Lines = direct.Words+c.Words, direct.Lines+c.Lines
+		direct.add(c)
 	}
 	switch {
 	case direct.Words != r.Words || direct.Lines != r.Lines:

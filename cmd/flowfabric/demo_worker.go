@@ -98,7 +98,7 @@ func sumUp(ctx context.Context, b ff.Executions, ids []ff.ExecutionID) (sum coun
 		return sum, err
 	}
 	for _, c := range results {
-		sum.Words, sum.Lines = sum.Words+c.Words, sum.Lines+c.Lines
+		sum.add(c)
 	}
 	return sum, nil
 }
