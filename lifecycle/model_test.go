@@ -95,7 +95,7 @@ func (h *history) granted() {
 func (h *history) holder(command func(ff.Fence) error) func(*rapid.T) {
 	return func(t *rapid.T) {
 		if len(h.held) == 0 {
-			t.Skip()
+			return
 		}
 		i := rapid.IntRange(0, len(h.held)-1).Draw(t, "fence")
 		err := command(h.held[i])
