@@ -40,7 +40,8 @@ func (c Claimant) Validate() error {
 type Claim struct {
 	Claimant
 	Lanes []LaneID
-	// Max is 1 to MaxClaim; 0 means 1.
+	// Max is 1 to MaxClaim; 0 means 1. Fewer come when their payloads reach
+	// MaxClaimBytes.
 	Max int
 	// LeaseTTL defaults to DefaultLeaseTTL.
 	LeaseTTL time.Duration

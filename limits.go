@@ -38,6 +38,9 @@ const (
 	MaxBatch = 1000
 	// MaxClaim bounds how many executions one claim may return.
 	MaxClaim = 256
+	// MaxClaimBytes bounds the payloads of one claim: a claim that has reached it
+	// returns what it has.
+	MaxClaimBytes = 64 << 20
 	// MaxClaimWait bounds how long one claim may wait for work.
 	MaxClaimWait = time.Minute
 	// MaxClaimLanes bounds the number of lanes of one claim or registration.

@@ -63,15 +63,18 @@ func (t *tx) candidates(lane int64, offered ff.CapabilitySet, limit int) ([]cand
 		if !offered.Satisfies(t.s.capabilities.set(caps)) {
 			continue
 		}
-		before := len(list)
-		err := t.query(selectCandidates, []Value{integer(lane), integer(caps), integer(int64(limit))}, func(r Row) error {
-			list = append(list, candidate{r.Int(1), r.Int(0)})
+		rows := 0
+		err := t.query(selectCandidates, []Value{integer(lane), integer(caps), integer(int64(limit + len(t.unreadable)))}, func(r Row) error {
+			rows++
+			if seq := r.Int(0); !t.unreadable[seq] {
+				list = append(list, candidate{r.Int(1), seq})
+			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
-		if len(list) == before {
+		if rows == 0 {
 			delete(t.ready[lane], caps)
 			t.spent = append(t.spent, laneCaps{lane, caps})
 			continue
@@ -139,6 +142,7 @@ func (s *Store) await(ctx context.Context, wake <-chan struct{}, end <-chan time
 func (s *Store) claim(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) {
 	return write(ctx, s, func(t *tx) (ff.ClaimResult, error) {
 		r := ff.ClaimResult{Now: t.now}
+		size := 0
 		for _, name := range c.Lanes {
 			lane, ok := s.names.id(string(name))
 			for ok && len(r.Claimed) < c.Max {
@@ -150,10 +154,17 @@ func (s *Store) claim(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) 
 					break
 				}
 				for _, f := range found {
-					// Every candidate leaves the index: it is claimed, or it has reached
-					// its reclaim limit and fails. So the loop ends.
+					// No candidate comes again: it is claimed, has reached its reclaim
+					// limit and fails, or is damaged. So the loop ends.
+					before := len(r.Claimed)
 					if err := t.claimOne(f.seq, c, &r); err != nil {
 						return ff.ClaimResult{}, err
+					}
+					for _, claimed := range r.Claimed[before:] {
+						size += len(claimed.Payload)
+					}
+					if size >= ff.MaxClaimBytes {
+						return r, nil
 					}
 				}
 			}
@@ -162,12 +173,24 @@ func (s *Store) claim(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) 
 	})
 }
 
-func (t *tx) claimOne(seq int64, c *ff.Claim, r *ff.ClaimResult) error {
+// claimable reads a candidate; nil when it is damaged. One damaged row must not
+// keep a whole lane from its workers: it is reported and passed over.
+func (t *tx) claimable(seq int64) (*record, error) {
 	rec, err := t.bySeq(seq)
-	if err == nil && rec == nil {
-		err = errMissing("the claimable row", seq)
+	switch {
+	case ff.CodeOf(err) == ff.CodeCorruption:
+		t.s.log.Error("an execution cannot be read and is passed over by claims", "seq", seq, "err", err)
+		t.unreadable[seq] = true
+		return nil, nil
+	case err == nil && rec == nil:
+		return nil, errMissing("the claimable row", seq)
 	}
-	if err != nil {
+	return rec, err
+}
+
+func (t *tx) claimOne(seq int64, c *ff.Claim, r *ff.ClaimResult) error {
+	rec, err := t.claimable(seq)
+	if err != nil || rec == nil {
 		return err
 	}
 	claimed, err := t.lease(rec, c.Claimant, c.LeaseTTL, lifecycle.Claim)
@@ -228,11 +251,8 @@ func (s *Store) GrantNext(ctx context.Context, c ff.GrantNext) (ff.GrantResult, 
 }
 
 func (t *tx) grantOne(seq int64, c *ff.GrantNext) (r ff.GrantResult, granted bool, err error) {
-	rec, err := t.bySeq(seq)
-	if err == nil && rec == nil {
-		err = errMissing("the claimable row", seq)
-	}
-	if err != nil {
+	rec, err := t.claimable(seq)
+	if err != nil || rec == nil {
 		return r, false, err
 	}
 	args := lifecycle.GrantArgs{Claimant: c.Claimant, TTL: c.TTL}

@@ -3,6 +3,9 @@ package sqlstore_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,5 +104,56 @@ func TestGrantsAreKeptForTheGrantee(t *testing.T) {
 	r := must[ff.ClaimGrantedResult](t)(s.ClaimGranted(ctx, ff.ClaimGranted{Claimant: who, ID: g.ID}))
 	if r.Claimed.Execution.ID != id || r.Claimed.Execution.LeaseEpoch != 1 {
 		t.Errorf("claimed %+v", r)
+	}
+}
+
+func TestADamagedExecutionDoesNotStopItsLane(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
+	damaged := submit(t, s, "main", "k")
+	others := []ff.ExecutionID{submit(t, s, "main", "k"), submit(t, s, "main", "k"), submit(t, s, "main", "k")}
+	if err := s.Damage(ctx, "update executions set policy = '{broken' where seq = (select min(seq) from executions)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Execution(ctx, damaged); ff.CodeOf(err) != ff.CodeCorruption || !strings.Contains(err.Error(), damaged.String()) {
+		t.Errorf("reading it: %v", err)
+	}
+	c := claimOf("i", "main")
+	c.Max = 2
+	for _, want := range [][]ff.ExecutionID{others[:2], others[2:], nil} {
+		r := must[ff.ClaimResult](t)(s.Claim(ctx, c))
+		var got []ff.ExecutionID
+		for _, one := range r.Claimed {
+			got = append(got, one.Execution.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("claimed %v, want %v", got, want)
+		}
+	}
+	if list := must[ff.ListExecutionsResult](t)(s.ListExecutions(ctx, ff.ListExecutions{})); len(list.Executions) != 3 {
+		t.Errorf("%d executions are listed, want the 3 that can be read", len(list.Executions))
+	}
+	// A repaired row can be read again.
+	if err := s.Damage(ctx, "update executions set policy = '' where seq = (select min(seq) from executions)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Execution(ctx, damaged); err != nil {
+		t.Errorf("after the repair: %v", err)
+	}
+}
+
+func TestAClaimStopsAtItsLimitOfBytes(t *testing.T) {
+	s := open(t, ":memory:", sqlite.Options{})
+	large := make([]byte, ff.MaxPayloadBytes)
+	const n = ff.MaxClaimBytes/ff.MaxPayloadBytes + 2
+	for range n {
+		must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: large}))
+	}
+	c := claimOf("i", "main")
+	c.Max = n
+	if r := must[ff.ClaimResult](t)(s.Claim(ctx, c)); len(r.Claimed) != n-2 {
+		t.Errorf("%d executions were claimed, want %d", len(r.Claimed), n-2)
+	}
+	if r := must[ff.ClaimResult](t)(s.Claim(ctx, c)); len(r.Claimed) != 2 {
+		t.Errorf("then %d executions were claimed, want 2", len(r.Claimed))
 	}
 }

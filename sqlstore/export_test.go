@@ -34,6 +34,12 @@ func (s *Store) Rows(ctx context.Context, sql string, col int) ([]string, error)
 	})
 }
 
+// Damage runs a statement in the writer's transaction.
+func (s *Store) Damage(ctx context.Context, sql string, args ...Value) error {
+	_, err := write(ctx, s, func(t *tx) (struct{}, error) { return struct{}{}, t.exec(&Statement{SQL: sql}, args...) })
+	return err
+}
+
 // Overwrite replaces what a command may change of a record.
 func (s *Store) Overwrite(ctx context.Context, id ff.ExecutionID, with ff.Execution) error {
 	_, err := write(ctx, s, func(t *tx) (struct{}, error) {

@@ -51,6 +51,10 @@ func (s *Store) ListExecutions(ctx context.Context, c ff.ListExecutions) (ff.Lis
 		}
 		for _, seq := range seqs {
 			rec, err := s.oneRecord(conn, selectBySeq, integer(seq))
+			if ff.CodeOf(err) == ff.CodeCorruption {
+				s.log.Error("an execution cannot be read and is left out of a listing", "seq", seq, "err", err)
+				continue
+			}
 			if err == nil && rec == nil {
 				err = errMissing("the listed row", seq)
 			}

@@ -449,8 +449,7 @@ func (s *Store) readRecord(r Row) (*record, error) {
 	}
 	var err error
 	if x.Policy, err = parsePolicy(rec.policy); err != nil {
-		// Not an error of ours: the row is damaged, and its transaction is broken.
-		return nil, fmt.Errorf("the stored policy of execution %s: %s", x.ID, err.Error())
+		return nil, ff.Errorf(ff.CodeCorruption, "the stored policy of execution %s cannot be read: %s", x.ID, err.Error())
 	}
 	rec.derived = derive(x, s.retention)
 	return rec, nil

@@ -19,11 +19,14 @@ type tx struct {
 
 	ready ready
 	// spent are the marks of ready that this transaction has cleared.
-	spent   []laneCaps
-	seqs    sequence
-	events  sequence
-	updates map[mask]*Statement
-	args    []Value
+	spent []laneCaps
+	// unreadable are damaged rows that claims have met and pass over, until the
+	// store is opened anew.
+	unreadable map[int64]bool
+	seqs       sequence
+	events     sequence
+	updates    map[mask]*Statement
+	args       []Value
 	// old is the record before the rule of the current command.
 	old        ff.Execution
 	oldDerived derived
@@ -41,7 +44,7 @@ type laneCaps struct{ lane, caps int64 }
 
 func (t *tx) init(s *Store, c Conn) error {
 	*t = tx{
-		s: s, updates: map[mask]*Statement{}, ready: ready{},
+		s: s, updates: map[mask]*Statement{}, ready: ready{}, unreadable: map[int64]bool{},
 		seqs: sequence{name: "execution"}, events: sequence{name: "event"},
 		deltas: map[countKey]int64{}, leases: map[ff.WorkerInstanceID]int{}, woken: map[laneCaps]int{}, dues: map[int64]int64{},
 	}
