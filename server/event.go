@@ -16,9 +16,6 @@ func (s *Server) events(r *request) (answer, error) {
 	if id := q.text("execution_id"); id != "" && q.err == nil {
 		c.ID, q.err = ff.ParseExecutionID(id)
 	}
-	if q.err == nil && c.Family != "" && c.Family != ff.FamilyLease && c.Family != ff.FamilyCompletion {
-		q.err = ff.InvalidInput("family", "must be lease or completion (got %.40q)", string(c.Family))
-	}
 	if q.err != nil {
 		return answer{}, q.err
 	}
