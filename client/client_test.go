@@ -14,6 +14,7 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
 )
 
@@ -51,7 +52,7 @@ func TestATokenDoesNotLeaveTheMachineUnencrypted(t *testing.T) {
 }
 
 func TestTheTokenOpensTheServer(t *testing.T) {
-	url, ctx := listen(t, api(t, openStore(t), server.Options{Token: "right"})), within(t, patience)
+	url, ctx := listen(t, api(t, storetest.OpenWithEngine(t), server.Options{Token: "right"})), within(t, patience)
 	if _, err := dial(t, url, client.WithToken("right")).Lanes(ctx); err != nil {
 		t.Error(err)
 	}
@@ -122,7 +123,7 @@ func firstTo(suffix string, n int32, err error) func(*http.Request) error {
 }
 
 func TestALostAnswerChangesNothingForCommandsThatMayBeRepeated(t *testing.T) {
-	ctx, store := within(t, patience), openStore(t)
+	ctx, store := within(t, patience), storetest.OpenWithEngine(t)
 	url := listen(t, api(t, store, server.Options{}))
 	lossy := func(suffix string) *client.Client {
 		return dial(t, url, client.WithHTTPClient(&http.Client{Transport: &faults{RoundTripper: transport(t), after: firstTo(suffix, 2, io.ErrUnexpectedEOF)}}))
@@ -158,7 +159,7 @@ func TestALostAnswerChangesNothingForCommandsThatMayBeRepeated(t *testing.T) {
 }
 
 func TestALostClaimIsNotRepeated(t *testing.T) {
-	ctx, store := within(t, patience), openStore(t)
+	ctx, store := within(t, patience), storetest.OpenWithEngine(t)
 	network := &faults{RoundTripper: transport(t), after: firstTo("/v1/claims", 1, io.ErrUnexpectedEOF)}
 	c := dial(t, listen(t, api(t, store, server.Options{})), client.WithHTTPClient(&http.Client{Transport: network}))
 	for range 3 {
@@ -272,7 +273,7 @@ func TestClosingEndsWhatWaits(t *testing.T) {
 
 func TestConnectionsAreUsedAgain(t *testing.T) {
 	var opened atomic.Int32
-	hs := httptest.NewUnstartedServer(api(t, openStore(t), server.Options{}))
+	hs := httptest.NewUnstartedServer(api(t, storetest.OpenWithEngine(t), server.Options{}))
 	hs.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			opened.Add(1)
@@ -294,7 +295,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 }
 
 func TestAPathBeforeTheAPIIsKept(t *testing.T) {
-	h := api(t, openStore(t), server.Options{})
+	h := api(t, storetest.OpenWithEngine(t), server.Options{})
 	c, ctx := dial(t, listen(t, http.StripPrefix("/flow fabric", h))+"/flow%20fabric/"), within(t, patience)
 	got, err := c.Submit(ctx, "l", "k", nil)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flowfabric/flowfabric/backendtest"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
@@ -24,12 +25,7 @@ func TestConformance(t *testing.T) {
 	backendtest.Exercise(t, func(t *testing.T) backendtest.Store {
 		var moved atomic.Int64
 		start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-		store, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{
-			Clock: func() time.Time { return start.Add(time.Duration(moved.Load())) }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = store.Close() })
+		store := storetest.Open(t, sqlite.Options{Clock: func() time.Time { return start.Add(time.Duration(moved.Load())) }})
 		c := dial(t, listen(t, api(t, store, server.Options{})))
 		return backendtest.Store{Backend: c.Backend(), Advance: func(d time.Duration) { moved.Add(int64(d)) }}
 	})

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/worker"
 )
@@ -150,10 +151,20 @@ func TestWaitEndsWithTheExecutionAlsoAfterAReplay(t *testing.T) {
 }
 
 func TestWaitSurvivesARestartOfTheServer(t *testing.T) {
-	store, ctx := openStore(t), within(t, patience)
-	handler := api(t, store, server.Options{})
-	first := httptest.NewServer(handler)
-	c := dial(t, first.URL)
+	store, ctx := storetest.OpenWithEngine(t), within(t, patience)
+	polled := make(chan struct{}, 1)
+	endpoints := api(t, store, server.Options{})
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/events" {
+			select {
+			case polled <- struct{}{}:
+			default:
+			}
+		}
+		endpoints.ServeHTTP(w, r)
+	})
+	address, kill := serve(t, "127.0.0.1:0", handler)
+	c := dial(t, "http://"+address)
 	got, err := c.Submit(ctx, "l", "k", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -166,22 +177,38 @@ func TestWaitSurvivesARestartOfTheServer(t *testing.T) {
 		}
 		ended <- err
 	}()
-	first.CloseClientConnections()
-	address := first.Listener.Addr().String()
-	first.Close()
+	select {
+	case <-polled:
+	case err := <-ended:
+		t.Fatalf("Wait returned before the execution ended: %v", err)
+	}
+	kill()
 	if _, err := store.CancelExecution(ctx, ff.CancelExecution{ID: got.ID}); err != nil {
 		t.Fatal(err)
 	}
+	serve(t, address, handler)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// serve serves a handler on an address until the end of the test, or until kill
+// cuts its connections off.
+func serve(t testing.TB, address string, h http.Handler) (bound string, kill func()) {
+	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := &http.Server{Handler: handler}
-	served := make(chan error, 1)
-	go func() { served <- second.Serve(l) }()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	_ = second.Close()
-	<-served
+	s := &http.Server{Handler: h}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	kill = sync.OnceFunc(func() {
+		_ = s.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serving: %v", err)
+		}
+	})
+	t.Cleanup(kill)
+	return l.Addr().String(), kill
 }

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -12,9 +11,8 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
-	"github.com/flowfabric/flowfabric/engine"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
-	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
@@ -22,29 +20,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what should take milliseconds.
 const patience = 20 * time.Second
-
-// openStore opens a store in memory with a running engine.
-func openStore(t testing.TB) ff.Backend {
-	t.Helper()
-	s, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(s, engine.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, s.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // api is the server's handler over a store.
 func api(t testing.TB, store ff.Backend, o server.Options) http.Handler {
@@ -78,7 +53,7 @@ func dial(t testing.TB, url string, options ...client.Option) *client.Client {
 // connected is a client of a server over a fresh store.
 func connected(t testing.TB, options ...client.Option) *client.Client {
 	t.Helper()
-	return dial(t, listen(t, api(t, openStore(t), server.Options{})), options...)
+	return dial(t, listen(t, api(t, storetest.OpenWithEngine(t), server.Options{})), options...)
 }
 
 // work runs a worker over HTTP until the end of the test.

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
@@ -76,12 +77,7 @@ func TestHTTPGuideListsTheEndpointsOfTheOpenAPIDocument(t *testing.T) {
 // endpoints reads the operations from the document that a server serves.
 func endpoints(t *testing.T) (all []string) {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = store.Close() }()
-	api, err := server.New(store, server.Options{})
+	api, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

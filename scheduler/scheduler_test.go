@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/scheduler"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
@@ -21,15 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open gives a scheduler over an empty store.
 func open(t *testing.T, o scheduler.Options) (*sqlite.Store, *scheduler.Scheduler) {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	store := storetest.Open(t, sqlite.Options{})
 	s, err := scheduler.New(store, o)
 	if err != nil {
 		t.Fatal(err)

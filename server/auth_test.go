@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // ask sends a request straight to a handler.
@@ -29,7 +31,7 @@ func ask(t testing.TB, h http.Handler, method, target string, headers map[string
 
 func handler(t testing.TB, o server.Options) http.Handler {
 	t.Helper()
-	s, err := server.New(openStore(t), o)
+	s, err := server.New(storetest.Open(t, sqlite.Options{}), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func TestTheTokenIsRequiredOfEverythingButHealthAndMetrics(t *testing.T) {
 }
 
 func TestWithoutATokenTheServerListensOnLoopbackOnly(t *testing.T) {
-	s, err := server.New(openStore(t), server.Options{Listen: "0.0.0.0:0"})
+	s, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{Listen: "0.0.0.0:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func TestWithoutATokenTheServerListensOnLoopbackOnly(t *testing.T) {
 		"a token":         {Listen: "0.0.0.0:0", Token: "x"},
 		"open on purpose": {Listen: "0.0.0.0:0", AllowOpen: true},
 	} {
-		s, err := server.New(openStore(t), o)
+		s, err := server.New(storetest.Open(t, sqlite.Options{}), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +133,7 @@ func TestPagesOfOtherOriginsAreRefusedUnlessAllowed(t *testing.T) {
 	if w := post(open, "https://any.example"); w.Code != 201 || w.Header().Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("any origin: %d %v", w.Code, w.Header())
 	}
-	if _, err := server.New(openStore(t), server.Options{CORSOrigins: []string{"not an origin"}}); ff.CodeOf(err) != ff.CodeInvalidInput {
+	if _, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{CORSOrigins: []string{"not an origin"}}); ff.CodeOf(err) != ff.CodeInvalidInput {
 		t.Errorf("a bad origin: %v", err)
 	}
 }

@@ -16,7 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // Every operation of the document is called with made-up requests: fitting,
@@ -230,7 +232,7 @@ func (m *maker) value(s *schema, depth int) any {
 }
 
 func FuzzHandler(f *testing.F) {
-	s, err := server.New(openStore(f), server.Options{})
+	s, err := server.New(storetest.Open(f, sqlite.Options{}), server.Options{})
 	if err != nil {
 		f.Fatal(err)
 	}

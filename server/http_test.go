@@ -14,7 +14,9 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/metrics"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // faulty is a store whose list of lanes goes wrong as a test wants it.
@@ -27,7 +29,7 @@ func (f faulty) Lanes(ctx context.Context) ([]ff.LaneStatus, error) { return f.l
 
 func faultyHandler(t *testing.T, log io.Writer, lanes func(context.Context) ([]ff.LaneStatus, error)) http.Handler {
 	t.Helper()
-	s, err := server.New(faulty{openStore(t), lanes}, server.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	s, err := server.New(faulty{storetest.Open(t, sqlite.Options{}), lanes}, server.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func TestWhatIsNotServedIsEmpty(t *testing.T) {
 }
 
 func TestHeadAnswersAsGetWithoutABody(t *testing.T) {
-	base := start(t, openStore(t), server.Options{})
+	base := start(t, storetest.Open(t, sqlite.Options{}), server.Options{})
 	for _, path := range []string{"/healthz", "/v1/lanes", "/openapi.json", "/", "/v1/executions?partition=1", "/v1/query/executions"} {
 		var length [2]int64
 		for i, method := range []string{"GET", "HEAD"} {
@@ -227,7 +229,7 @@ func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
 
 func TestTheRequestLogHoldsNoSecrets(t *testing.T) {
 	var log bytes.Buffer
-	s, err := server.New(openStore(t), server.Options{Token: "s3cret", Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	s, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{Token: "s3cret", Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}

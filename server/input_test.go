@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 var jsonType = map[string]string{"Content-Type": "application/json"}
@@ -16,7 +18,7 @@ var jsonType = map[string]string{"Content-Type": "application/json"}
 // Bad input is refused with an error that names the field, the value and the
 // limit, and nothing is stored.
 func TestBadInputIsRefusedNamingTheField(t *testing.T) {
-	store := openStore(t)
+	store := storetest.Open(t, sqlite.Options{})
 	s, err := server.New(store, server.Options{})
 	if err != nil {
 		t.Fatal(err)

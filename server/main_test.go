@@ -10,21 +10,9 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/server"
-	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// openStore opens a store in memory that the test closes at its end.
-func openStore(t testing.TB) ff.Backend {
-	t.Helper()
-	s, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
 
 // start serves a store on a loopback port and returns its base URL. The server
 // stops at the end of the test.

@@ -10,13 +10,15 @@ import (
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // Refusals by the rules are typed (spec 08 §4.4): a status below 500, with the
 // kind and whether to retry, and the code in the text.
 func TestRefusalsByTheRulesAreTyped(t *testing.T) {
-	store := openStore(t)
+	store := storetest.Open(t, sqlite.Options{})
 	s, err := server.New(store, server.Options{})
 	if err != nil {
 		t.Fatal(err)

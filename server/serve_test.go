@@ -12,7 +12,9 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // watched is a store that tells when a long poll has come as far as waiting.
@@ -80,7 +82,7 @@ func bind(t *testing.T, store ff.Backend, o server.Options) (*server.Server, net
 
 // A server that stops answers long polls at once and finishes in time.
 func TestStoppingAnswersLongPolls(t *testing.T) {
-	store := watched{openStore(t), make(chan struct{}, 2)}
+	store := watched{storetest.Open(t, sqlite.Options{}), make(chan struct{}, 2)}
 	s, l := bind(t, store, server.Options{})
 	stop := serve(t, s, l)
 	base := "http://" + l.Addr().String()
@@ -122,7 +124,7 @@ func (l late) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
 }
 
 func TestWhatAClaimantThatLeftWasGivenIsHandedBack(t *testing.T) {
-	store := late{openStore(t), make(chan struct{}, 1)}
+	store := late{storetest.Open(t, sqlite.Options{}), make(chan struct{}, 1)}
 	base := start(t, store, server.Options{})
 	created, err := store.CreateExecution(t.Context(), ff.CreateExecution{Lane: "default", Kind: "job"})
 	if err != nil {
@@ -159,7 +161,7 @@ func (s slow) Lanes(ctx context.Context) ([]ff.LaneStatus, error) {
 }
 
 func TestStoppingFinishesRequestsThatRun(t *testing.T) {
-	store := slow{openStore(t), make(chan struct{}), make(chan struct{})}
+	store := slow{storetest.Open(t, sqlite.Options{}), make(chan struct{}), make(chan struct{})}
 	s, l := bind(t, store, server.Options{})
 	stop := serve(t, s, l)
 	results, stopped := make(chan pollResult, 1), make(chan error, 1)
@@ -183,7 +185,7 @@ func TestStoppingFinishesRequestsThatRun(t *testing.T) {
 }
 
 func TestStoppingCutsRequestsOffAfterTheTimeout(t *testing.T) {
-	store := slow{openStore(t), make(chan struct{}), make(chan struct{})}
+	store := slow{storetest.Open(t, sqlite.Options{}), make(chan struct{}), make(chan struct{})}
 	s, l := bind(t, store, server.Options{ShutdownTimeout: 20 * time.Millisecond})
 	stop := serve(t, s, l)
 	results := make(chan pollResult, 1)
@@ -198,7 +200,7 @@ func TestStoppingCutsRequestsOffAfterTheTimeout(t *testing.T) {
 }
 
 func TestServeRefusesAnOpenListenerWithoutAToken(t *testing.T) {
-	s, err := server.New(openStore(t), server.Options{})
+	s, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,9 +217,9 @@ func TestServeRefusesAnOpenListenerWithoutAToken(t *testing.T) {
 }
 
 func TestAnAddressThatIsTakenIsNamed(t *testing.T) {
-	_, l := bind(t, openStore(t), server.Options{})
+	_, l := bind(t, storetest.Open(t, sqlite.Options{}), server.Options{})
 	defer l.Close()
-	other, err := server.New(openStore(t), server.Options{Listen: l.Addr().String()})
+	other, err := server.New(storetest.Open(t, sqlite.Options{}), server.Options{Listen: l.Addr().String()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +230,7 @@ func TestAnAddressThatIsTakenIsNamed(t *testing.T) {
 
 // The whole life of an execution over HTTP, by the remote store.
 func TestARemoteWorkerNeedsOnlyTheURL(t *testing.T) {
-	base := start(t, openStore(t), server.Options{Token: "s3cret"})
+	base := start(t, storetest.Open(t, sqlite.Options{}), server.Options{Token: "s3cret"})
 	c, err := client.New(base, client.WithToken("s3cret"))
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +282,7 @@ func TestARemoteWorkerNeedsOnlyTheURL(t *testing.T) {
 }
 
 func TestThePageEscapesWhatPeopleSubmit(t *testing.T) {
-	store := openStore(t)
+	store := storetest.Open(t, sqlite.Options{})
 	if _, err := store.CreateExecution(t.Context(), ff.CreateExecution{Lane: "<b>lane</b>", Kind: "<script>alert(1)</script>"}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/server"
+	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
 
 // trace is a recording of requests to the reference's server and its answers.
@@ -53,7 +55,7 @@ func TestRecordedTracesOfTheReferenceMatch(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
-			base := start(t, openStore(t), server.Options{})
+			base := start(t, storetest.Open(t, sqlite.Options{}), server.Options{})
 			replay(t, base, readTrace(t, file))
 		})
 	}

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
 // BenchmarkTasks is what a task costs beside its handler: claim, dispatch,
 // completion, on a store in memory.
 func BenchmarkTasks(b *testing.B) {
-	s := store(b)
+	s := storetest.OpenWithEngine(b)
 	w := connect(b, s, func(c *worker.Config) { c.Concurrency = 64 })
 	var left atomic.Int64
 	done := make(chan struct{})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
@@ -71,7 +72,7 @@ func (l *lossy) HeartbeatWorker(ctx context.Context, c ff.HeartbeatWorker) (ff.H
 // delay: every execution is completed once, by its last attempt.
 func TestEveryExecutionIsCompletedOverABadConnection(t *testing.T) {
 	const executions = 150
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	l := &lossy{Backend: b, dice: rand.New(rand.NewPCG(seed, 0))}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
@@ -36,7 +37,7 @@ func closed(t testing.TB, w *worker.Worker) *worker.Worker {
 }
 
 func TestATaskIsEndedWhateverItsHandlerDoes(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	for name, c := range map[string]struct {
 		do       func() error
 		state    ff.PublicState
@@ -84,7 +85,7 @@ func TestATaskIsEndedWhateverItsHandlerDoes(t *testing.T) {
 }
 
 func TestAHandlerThatEndsItsGoroutineFailsItsAttempt(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) {
 		runtime.Goexit()
@@ -101,7 +102,7 @@ func TestAHandlerThatEndsItsGoroutineFailsItsAttempt(t *testing.T) {
 }
 
 func TestRunOneRunsWhatIsThereAndDoesNotWait(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) { return nil, nil })
 	if ran, err := w.RunOne(t.Context()); ran || err != nil {
@@ -122,7 +123,7 @@ func TestRunOneRunsWhatIsThereAndDoesNotWait(t *testing.T) {
 }
 
 func TestMiddlewareIsWrappedOnceForEachKindInTheGivenOrder(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	wraps := 0
 	var order []string
@@ -150,7 +151,7 @@ func TestMiddlewareIsWrappedOnceForEachKindInTheGivenOrder(t *testing.T) {
 }
 
 func TestAMiddlewareThatPanicsFailsTheAttempt(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.Use(func(worker.Handler) worker.Handler { panic("no layer") })
 	id := submit(t, b, ff.CreateExecution{Kind: "job"})
@@ -161,7 +162,7 @@ func TestAMiddlewareThatPanicsFailsTheAttempt(t *testing.T) {
 }
 
 func TestWhatAnEndedTaskReturnsIsIgnored(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.HandleTask("job", func(ctx context.Context, task *worker.Task) ([]byte, error) {
 		return []byte("ignored"), errors.Join(task.Complete(ctx, []byte("first")), errors.New("too late"))
@@ -174,7 +175,7 @@ func TestWhatAnEndedTaskReturnsIsIgnored(t *testing.T) {
 }
 
 func TestAnEndWithBadArgumentsLeavesTheTaskAlive(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	id := submit(t, b, ff.CreateExecution{Kind: "job"})
 	task, err := w.Claim(t.Context())

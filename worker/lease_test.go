@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 	"github.com/flowfabric/flowfabric/worker"
 )
@@ -80,7 +81,7 @@ func losing(n int) func() error {
 }
 
 func TestARenewalThatFindsTheTaskCompletedDoesNotDisturbTheCompletion(t *testing.T) {
-	u := &unreliable{Backend: store(t)}
+	u := &unreliable{Backend: storetest.OpenWithEngine(t)}
 	refused := make(chan struct{})
 	u.renewed = func(r ff.RenewLeasesResult) {
 		if r.Renewals[0].Err != nil {
@@ -116,7 +117,7 @@ func TestParkingWhoseAnswerIsLostIsNotAFailure(t *testing.T) {
 		"release": func(ctx context.Context, task *worker.Task) error { return task.Release(ctx, "not now") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := &unreliable{Backend: store(t), delayed: losing(2), released: losing(2)}
+			u := &unreliable{Backend: storetest.OpenWithEngine(t), delayed: losing(2), released: losing(2)}
 			w := closed(t, connect(t, u, nil))
 			submit(t, u, ff.CreateExecution{Kind: "job"})
 			task, err := w.Claim(t.Context())
@@ -132,11 +133,7 @@ func TestParkingWhoseAnswerIsLostIsNotAFailure(t *testing.T) {
 
 func TestALeaseLostByTheStoresClockEndsTheTask(t *testing.T) {
 	var ahead atomic.Int64
-	b, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
+	b := storetest.Open(t, sqlite.Options{Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	w := closed(t, connect(t, b, func(c *worker.Config) { c.LeaseTTL = 400 * time.Millisecond }))
 	submit(t, b, ff.CreateExecution{Kind: "job"})
 	task, err := w.Claim(t.Context())
@@ -154,7 +151,7 @@ func TestALeaseLostByTheStoresClockEndsTheTask(t *testing.T) {
 }
 
 func TestALateAnswerToAClaimIsNoLease(t *testing.T) {
-	u := &unreliable{Backend: store(t)}
+	u := &unreliable{Backend: storetest.OpenWithEngine(t)}
 	u.claimed = func(r ff.ClaimResult) {
 		// The answer comes when the lease is over by the store's own figures.
 		for i := range r.Claimed {
@@ -176,7 +173,7 @@ func TestALateAnswerToAClaimIsNoLease(t *testing.T) {
 }
 
 func TestProgressOnALostLeaseEndsTheTask(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	id := submit(t, b, ff.CreateExecution{Kind: "job"})
 	task, err := w.Claim(t.Context())
@@ -195,7 +192,7 @@ func TestProgressOnALostLeaseEndsTheTask(t *testing.T) {
 }
 
 func TestWhatIsClaimedWhileTheWorkerStopsIsHandedBack(t *testing.T) {
-	u := &unreliable{Backend: store(t)}
+	u := &unreliable{Backend: storetest.OpenWithEngine(t)}
 	claimed, answer := make(chan struct{}, 1), make(chan struct{})
 	u.claimed = func(r ff.ClaimResult) {
 		if len(r.Claimed) > 0 {
@@ -231,7 +228,7 @@ func TestWhatIsClaimedWhileTheWorkerStopsIsHandedBack(t *testing.T) {
 }
 
 func TestHandingBackIsRepeatedUntilTheStoreAnswers(t *testing.T) {
-	u := &unreliable{Backend: store(t), released: losing(3)}
+	u := &unreliable{Backend: storetest.OpenWithEngine(t), released: losing(3)}
 	w := connect(t, u, func(c *worker.Config) { c.DrainTimeout, c.Concurrency = time.Millisecond, 3 })
 	var ids []ff.ExecutionID
 	for range 3 { // tasks whose owner never ends them
@@ -251,7 +248,7 @@ func TestHandingBackIsRepeatedUntilTheStoreAnswers(t *testing.T) {
 }
 
 func TestAHandlerThatIgnoresItsContextDoesNotKeepTheWorkerFromStopping(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, func(c *worker.Config) { c.DrainTimeout = time.Millisecond })
 	started, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) {
@@ -276,11 +273,7 @@ func TestAHandlerThatIgnoresItsContextDoesNotKeepTheWorkerFromStopping(t *testin
 
 func TestARegistrationThatLapsedIsMadeAgain(t *testing.T) {
 	var ahead atomic.Int64
-	b, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
+	b := storetest.Open(t, sqlite.Options{Clock: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	registered := func() (all []ff.WorkerInfo) {
 		r, err := b.ListWorkers(t.Context(), ff.ListWorkers{Namespace: "ns"})
 		if err != nil {
@@ -309,7 +302,7 @@ func TestARegistrationThatLapsedIsMadeAgain(t *testing.T) {
 func TestAWorkerCountsWhatItDoes(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, func(c *worker.Config) { c.Meter, c.LeaseTTL = meter, 300*time.Millisecond }))
 	tasks, err := worker.Metrics(meter)
 	if err != nil {
@@ -390,7 +383,7 @@ func counted(t testing.TB, reader sdkmetric.Reader, name string, set ...attribut
 }
 
 func TestRunTriesAgainWhenTheStoreIsAway(t *testing.T) {
-	b := &away{Backend: store(t)}
+	b := &away{Backend: storetest.OpenWithEngine(t)}
 	b.failures.Store(3)
 	w := connect(t, b, nil)
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) { return nil, nil })
@@ -416,7 +409,7 @@ func (a *away) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
 }
 
 func TestClosingFromManyPlacesClosesOnce(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	run(t, w)
 	var all sync.WaitGroup
@@ -434,7 +427,7 @@ func TestClosingFromManyPlacesClosesOnce(t *testing.T) {
 }
 
 func TestATimedOutAttemptIsFollowedByAnother(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	worker.Handle(w, "job", func(ctx context.Context, _ []byte) ([]byte, error) {
 		if worker.TaskFrom(ctx).Attempt().Index > 0 {

@@ -13,11 +13,12 @@ import (
 	"golang.org/x/time/rate"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
 func TestTheBreakerClosesAgainAfterASuccessfulTrial(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.Use(worker.CircuitBreaker(1, 20*time.Millisecond))
 	broken := true
@@ -40,7 +41,7 @@ func TestTheBreakerClosesAgainAfterASuccessfulTrial(t *testing.T) {
 }
 
 func TestKindsHaveBreakersOfTheirOwn(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.Use(worker.CircuitBreaker(1, time.Hour))
 	worker.Handle(w, "bad", func(context.Context, []byte) ([]byte, error) { return nil, errors.New("refused") })
@@ -58,7 +59,7 @@ func TestKindsHaveBreakersOfTheirOwn(t *testing.T) {
 }
 
 func TestTheBreakerIsNotOpenedByWhatIsNoFailure(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.Use(worker.CircuitBreaker(1, time.Hour))
 	for kind, err := range map[string]error{"delayed": worker.Delay(time.Hour), "cancelled": worker.Cancel("no"), "completed": nil} {
@@ -90,7 +91,7 @@ func TestTheBreakerIsNotOpenedByWhatIsNoFailure(t *testing.T) {
 }
 
 func TestABreakerWithinTheHandlerIsNotTakenForTheMiddlewares(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	w.Use(worker.CircuitBreaker(10, time.Hour))
 	worker.Handle(w, "call", func(context.Context, []byte) ([]byte, error) { return nil, gobreaker.ErrOpenState })
@@ -102,7 +103,7 @@ func TestABreakerWithinTheHandlerIsNotTakenForTheMiddlewares(t *testing.T) {
 }
 
 func TestWaitingForTheRateLimitEndsWithTheTask(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, func(c *worker.Config) { c.DrainTimeout = time.Millisecond })
 	limiter := rate.NewLimiter(rate.Every(time.Hour), 1)
 	limiter.Allow() // the only token for an hour
@@ -118,7 +119,7 @@ func TestWaitingForTheRateLimitEndsWithTheTask(t *testing.T) {
 }
 
 func TestADelayIsNoErrorOfItsSpan(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := closed(t, connect(t, b, nil))
 	spans := tracetest.NewSpanRecorder()
 	w.Use(worker.Tracing(trace.NewTracerProvider(trace.WithSpanProcessor(spans)).Tracer("test")))

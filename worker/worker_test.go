@@ -13,37 +13,13 @@ import (
 	"go.uber.org/goleak"
 
 	ff "github.com/flowfabric/flowfabric"
-	"github.com/flowfabric/flowfabric/engine"
-	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
-
-// store is a store in memory with a running engine.
-func store(t testing.TB) ff.Backend {
-	t.Helper()
-	s, err := sqlite.Open(t.Context(), ":memory:", sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(s, engine.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, s.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 func connect(t testing.TB, b ff.Backend, edit func(*worker.Config)) *worker.Worker {
 	t.Helper()
@@ -128,7 +104,7 @@ func retries(n int, delay time.Duration) *ff.ExecutionPolicy {
 }
 
 func TestATypedHandlerGetsItsInputAndItsResultIsStored(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	type sum struct{ A, B int }
 	worker.Handle(w, "sum", func(_ context.Context, in sum) (int, error) { return in.A + in.B, nil })
@@ -145,7 +121,7 @@ func TestATypedHandlerGetsItsInputAndItsResultIsStored(t *testing.T) {
 }
 
 func TestWhatAHandlerReturnsDecidesWhatBecomesOfItsExecution(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, func(c *worker.Config) { c.Concurrency = 8 })
 	var delayed atomic.Int32
 	worker.Handle(w, "fail", func(context.Context, []byte) ([]byte, error) { return nil, errors.New("boom") })
@@ -188,7 +164,7 @@ func TestWhatAHandlerReturnsDecidesWhatBecomesOfItsExecution(t *testing.T) {
 }
 
 func TestBadConfigurationsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	for want, edit := range map[string]func(*worker.Config){
 		"at least one lane is required":              func(c *worker.Config) { c.Lanes = nil },
 		"capability token must not be empty":         func(c *worker.Config) { c.Capabilities = []string{""} },
@@ -212,7 +188,7 @@ func TestBadConfigurationsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 }
 
 func TestALiveInstanceIDIsNotGivenTwice(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	cfg := worker.Config{Worker: "w", Instance: "w-1", Lanes: []ff.LaneID{"default"}}
 	first := connect(t, b, func(c *worker.Config) { *c = cfg })
 	_, err := worker.Connect(t.Context(), b, cfg)
@@ -229,7 +205,7 @@ func TestALiveInstanceIDIsNotGivenTwice(t *testing.T) {
 }
 
 func TestTheTaskContextEndsWithTheReason(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	ctx := t.Context()
 	for name, c := range map[string]struct {
 		policy *ff.ExecutionPolicy
@@ -311,7 +287,7 @@ func (c *cut) CompleteExecution(ctx context.Context, r ff.CompleteExecution) (ff
 }
 
 func TestALeaseThatCannotBeRenewedEndsTheTaskByItself(t *testing.T) {
-	c := &cut{Backend: store(t)}
+	c := &cut{Backend: storetest.OpenWithEngine(t)}
 	w := connect(t, c, func(cfg *worker.Config) { cfg.LeaseTTL = 400 * time.Millisecond })
 	causes := make(chan error, 4)
 	worker.Handle(w, "job", func(ctx context.Context, _ []byte) ([]byte, error) {
@@ -337,7 +313,7 @@ func TestALeaseThatCannotBeRenewedEndsTheTaskByItself(t *testing.T) {
 }
 
 func TestACompletionWhoseAnswerIsLostIsRepeated(t *testing.T) {
-	c := &cut{Backend: store(t)}
+	c := &cut{Backend: storetest.OpenWithEngine(t)}
 	c.failures.Store(3)
 	w := connect(t, c, nil)
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) { return []byte("done"), nil })
@@ -352,7 +328,7 @@ func TestACompletionWhoseAnswerIsLostIsRepeated(t *testing.T) {
 
 func TestManyLeasesAreRenewedInFewCalls(t *testing.T) {
 	const tasks = 200
-	c := &cut{Backend: store(t)}
+	c := &cut{Backend: storetest.OpenWithEngine(t)}
 	w := connect(t, c, func(cfg *worker.Config) { cfg.Concurrency, cfg.LeaseTTL = tasks, 3*time.Second })
 	var running sync.WaitGroup
 	running.Add(tasks)
@@ -402,7 +378,7 @@ func TestManyLeasesAreRenewedInFewCalls(t *testing.T) {
 
 func TestNoMoreTasksRunAtATimeThanAllowed(t *testing.T) {
 	const limit, tasks = 4, 60
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, func(c *worker.Config) { c.Concurrency = limit })
 	var now, most atomic.Int32
 	worker.Handle(w, "job", func(context.Context, []byte) ([]byte, error) {
@@ -426,7 +402,7 @@ func TestNoMoreTasksRunAtATimeThanAllowed(t *testing.T) {
 }
 
 func TestAStoppingWorkerHandsItsWorkBackAndAnotherGoesOn(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	first := connect(t, b, func(c *worker.Config) { c.DrainTimeout = 20 * time.Millisecond })
 	started, causes := make(chan struct{}, 1), make(chan error, 1)
 	first.HandleTask("job", func(ctx context.Context, _ *worker.Task) ([]byte, error) {
@@ -459,7 +435,7 @@ func TestAStoppingWorkerHandsItsWorkBackAndAnotherGoesOn(t *testing.T) {
 }
 
 func TestAStoppingWorkerLetsRunningTasksFinish(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	started, release := make(chan struct{}), make(chan struct{})
 	worker.Handle(w, "job", func(ctx context.Context, _ []byte) ([]byte, error) {
@@ -484,7 +460,7 @@ func TestAStoppingWorkerLetsRunningTasksFinish(t *testing.T) {
 }
 
 func TestATaskOfOnesOwnLoopIsEndedOnce(t *testing.T) {
-	b := store(t)
+	b := storetest.OpenWithEngine(t)
 	w := connect(t, b, nil)
 	id := submit(t, b, ff.CreateExecution{Kind: "job"})
 	task, err := w.Claim(t.Context())
