@@ -164,7 +164,10 @@ func TestWaitSurvivesARestartOfTheServer(t *testing.T) {
 		endpoints.ServeHTTP(w, r)
 	})
 	address, kill := serve(t, "127.0.0.1:0", handler)
-	c := dial(t, "http://"+address)
+	// Without repeated calls, only the patience of Wait gets over the outage.
+	wire := outage{&http.Transport{}, make(chan struct{}, 1)}
+	t.Cleanup(wire.CloseIdleConnections)
+	c := dial(t, "http://"+address, client.WithRetries(0), client.WithHTTPClient(&http.Client{Transport: wire}))
 	got, err := c.Submit(ctx, "l", "k", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -186,10 +189,32 @@ func TestWaitSurvivesARestartOfTheServer(t *testing.T) {
 	if _, err := store.CancelExecution(ctx, ff.CancelExecution{ID: got.ID}); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-wire.met:
+	case err := <-ended:
+		t.Fatalf("Wait returned during the outage: %v", err)
+	}
 	serve(t, address, handler)
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// outage is a transport that tells when a request has failed.
+type outage struct {
+	*http.Transport
+	met chan struct{}
+}
+
+func (o outage) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := o.Transport.RoundTrip(r)
+	if err != nil {
+		select {
+		case o.met <- struct{}{}:
+		default:
+		}
+	}
+	return answer, err
 }
 
 // serve serves a handler on an address until the end of the test, or until kill
