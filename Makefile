@@ -21,9 +21,13 @@ build: ## Build the binary into bin/flowfabric
 demo: ## Index this repository on the embedded store, with a killed worker and retries
 	$(GO) run ./cmd/flowfabric demo
 
+.PHONY: services
+services: ## Install the servers that tests need
+	@./.ci/services
+
 .PHONY: test
-test: ## Run every test with the race detector (RACE= without it)
-	@test -z "$(RACE)" || ./.ci/compiler
+test: services ## Run every test with the race detector (RACE= without it)
+	@./.ci/compiler
 	CGO_ENABLED=$(if $(RACE),1,0) $(GOTESTSUM) --format pkgname --hide-summary=skipped -- $(RACE) -timeout 15m $(TESTFLAGS) $(PKGS)
 
 .PHONY: lint

@@ -13,10 +13,13 @@ const (
 	SweepAttemptTimeout    SweepKind = "attempt_timeout"
 	SweepExecutionDeadline SweepKind = "execution_deadline"
 	SweepRetention         SweepKind = "retention_trimmer"
+	// SweepIndex repairs indexes that a peer or a loss left incomplete; stores whose
+	// indexes cannot be have nothing to do.
+	SweepIndex SweepKind = "index_reconciler"
 )
 
 // SweepKinds lists all kinds.
-var SweepKinds = []SweepKind{SweepLeaseExpiry, SweepDelayed, SweepAttemptTimeout, SweepExecutionDeadline, SweepRetention}
+var SweepKinds = []SweepKind{SweepLeaseExpiry, SweepDelayed, SweepAttemptTimeout, SweepExecutionDeadline, SweepRetention, SweepIndex}
 
 // Sweep does what is due of one kind: marks lapsed leases so that their
 // executions can be claimed again, promotes delayed executions, expires

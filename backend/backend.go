@@ -3,16 +3,19 @@ package backend
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/flowfabric/flowfabric/valkey"
 )
 
 // Options of the kinds of stores; only those of the URL's kind are used.
 type Options struct {
 	SQLite sqlite.Options
+	Valkey valkey.Options
 	// Client options for servers, for example client.WithToken.
 	Client []client.Option
 }
@@ -20,6 +23,7 @@ type Options struct {
 // Open opens the store at a URL:
 //
 //	sqlite:PATH            a SQLite file; sqlite::memory: for one in memory
+//	valkey://…             a Valkey, see valkey.ParseURL
 //	http://…, https://…    the store of a server
 //
 // A path that ends in .db is a SQLite file as well. Errors: invalid_input for
@@ -39,8 +43,10 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 			return nil, err
 		}
 		return c.Backend(), nil
-	case found && (scheme == "valkey" || scheme == "valkeys" || scheme == "redis" || scheme == "rediss" || scheme == "postgres" || scheme == "postgresql"):
-		return nil, ff.InvalidInput("store", "this version has no %s store; it has sqlite:PATH and http://SERVER", scheme)
+	case found && slices.Contains(valkey.Schemes, scheme):
+		return opened(valkey.Open(ctx, url, o.Valkey))
+	case found && (scheme == "postgres" || scheme == "postgresql"):
+		return nil, ff.InvalidInput("store", "this version has no %s store; it has sqlite:PATH, valkey://HOST and http://SERVER", scheme)
 	case strings.HasSuffix(url, ".db"):
 		return opened(sqlite.Open(ctx, url, o.SQLite))
 	}
@@ -48,11 +54,11 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	if found {
 		shown = scheme + ":…" // what follows may be a password
 	}
-	return nil, ff.InvalidInput("store", "%q is not a store: use sqlite:PATH, http://SERVER or a path that ends in .db", shown)
+	return nil, ff.InvalidInput("store", "%q is not a store: use sqlite:PATH, valkey://HOST, http://SERVER or a path that ends in .db", shown)
 }
 
 // opened keeps a nil store from becoming a Backend that is not nil.
-func opened(s *sqlite.Store, err error) (ff.Backend, error) {
+func opened[S ff.Backend](s S, err error) (ff.Backend, error) {
 	if err != nil {
 		return nil, err
 	}

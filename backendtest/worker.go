@@ -25,6 +25,9 @@ var workerBehaviours = []behaviour{
 
 const liveness = 30 * time.Second
 
+// lapse lets a registration end: it may live through the millisecond of its end.
+func (s *subject) lapse() { s.Advance(liveness + time.Millisecond) }
+
 func (s *subject) register(r ff.RegisterWorker) ff.RegisterWorkerResult {
 	s.Helper()
 	if r.LivenessTTL == 0 {
@@ -78,7 +81,7 @@ func workerExclusive(s *subject) {
 	other := first
 	other.Namespace = "red"
 	s.register(other)
-	s.Advance(liveness)
+	s.lapse()
 	s.equal("refreshed after the lapse", s.register(first).Refreshed, false)
 }
 
@@ -90,7 +93,7 @@ func workerReassigned(s *subject) {
 	if err != nil && !strings.Contains(err.Error(), "instance_id reassigned") {
 		s.Errorf("the error says %q", err)
 	}
-	s.Advance(liveness)
+	s.lapse()
 	s.register(other)
 	s.equal("the worker", s.workers(ff.ListWorkers{})[0].Worker, ff.WorkerID("other"))
 }
@@ -123,7 +126,7 @@ func workerHeartbeats(s *subject) {
 
 func workerLapses(s *subject) {
 	s.register(ff.RegisterWorker{Claimant: who("one")})
-	s.Advance(liveness)
+	s.lapse()
 	s.equal("listed", len(s.workers(ff.ListWorkers{})), 0)
 	s.equal("the heartbeat", s.heartbeat("one"), ff.HeartbeatWorkerResult{})
 	s.equal("the heartbeat of one never seen", s.heartbeat("two"), ff.HeartbeatWorkerResult{})

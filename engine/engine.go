@@ -29,6 +29,7 @@ const (
 	DefaultAttemptTimeout    = 2 * time.Second
 	DefaultExecutionDeadline = 5 * time.Second
 	DefaultRetention         = time.Minute
+	DefaultIndex             = 45 * time.Second
 	// MinInterval bounds every interval.
 	MinInterval = 10 * time.Millisecond
 	// MaxBatchSize bounds BatchSize.
@@ -39,7 +40,7 @@ const (
 
 // Options of an engine; zero values mean the defaults.
 type Options struct {
-	LeaseExpiry, Delayed, AttemptTimeout, ExecutionDeadline, Retention time.Duration
+	LeaseExpiry, Delayed, AttemptTimeout, ExecutionDeadline, Retention, Index time.Duration
 	// BatchSize bounds the executions of one transaction; 0 means 500.
 	BatchSize int
 	Logger    *slog.Logger
@@ -77,6 +78,7 @@ func New(store ff.Maintenance, o Options) (*Engine, error) {
 		{ff.SweepAttemptTimeout, o.AttemptTimeout, DefaultAttemptTimeout},
 		{ff.SweepExecutionDeadline, o.ExecutionDeadline, DefaultExecutionDeadline},
 		{ff.SweepRetention, o.Retention, DefaultRetention},
+		{ff.SweepIndex, o.Index, DefaultIndex},
 	} {
 		if l.interval == 0 {
 			l.interval = l.preset

@@ -1,8 +1,11 @@
 package lifecycle
 
 import (
+	"crypto/sha1" //nolint:gosec // see Backoff
+	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -77,17 +80,16 @@ func mayRetry(x *ff.Execution, category string) bool {
 }
 
 // Backoff is the wait before the next attempt. Jitter takes up to half of it
-// off, by a hash of the execution and its retry, so that the rule stays pure.
+// off, by a hash of the execution and its retry, so that the rule stays pure. The
+// hash is one that the functions of the Valkey store have too.
 func Backoff(x *ff.Execution) time.Duration {
 	r := x.Policy.Retry
-	d := r.Delay(x.RetryCount)
-	if !r.Backoff.Jitter || d <= 0 {
-		return d
+	wait := r.Delay(x.RetryCount).Milliseconds()
+	if r.Backoff.Jitter && wait > 0 {
+		h := sha1.Sum([]byte(x.ID.String() + "/" + strconv.Itoa(x.RetryCount))) //nolint:gosec // it spreads retries, it keeps no secret
+		wait -= (int64(binary.BigEndian.Uint64(h[:]) >> 16)) % (wait/2 + 1)
 	}
-	u := x.ID.UUID()
-	h := ff.FNV1a(append(u[:], byte(x.RetryCount)))
-	cut := time.Duration(h % uint64(d/2+1))
-	return (d - cut).Truncate(time.Millisecond)
+	return time.Duration(wait) * time.Millisecond
 }
 
 func scheduleRetry(x *ff.Execution, reason string, backoff time.Duration, now time.Time) ff.Event {

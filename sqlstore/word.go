@@ -36,8 +36,10 @@ var (
 	publicStates  = withEmpty(ff.PublicStates)
 	attemptTypes  = withEmpty(ff.AttemptTypes)
 	attemptStates = withEmpty(ff.AttemptStates)
-	sweepKinds    = withEmpty(ff.SweepKinds)
-	eventTypes    = words[ff.EventType]{"", ff.EventAcquired, ff.EventReleased, ff.EventLeaseExpired, ff.EventRevoked,
+	// What may be due of an execution. The indexes are written with the records, so
+	// there is nothing to reconcile.
+	sweepKinds = withEmpty([]ff.SweepKind{ff.SweepLeaseExpiry, ff.SweepDelayed, ff.SweepAttemptTimeout, ff.SweepExecutionDeadline, ff.SweepRetention})
+	eventTypes = words[ff.EventType]{"", ff.EventAcquired, ff.EventReleased, ff.EventLeaseExpired, ff.EventRevoked,
 		ff.EventReclaimed, ff.EventReplayInitiated, ff.EventCompletion}
 )
 

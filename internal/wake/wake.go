@@ -80,6 +80,20 @@ func (h *Hub[T, H]) Wake(topic T, hint H, n int) {
 // WakeAll wakes every waiter of a topic that accepts the hint.
 func (h *Hub[T, H]) WakeAll(topic T, hint H) { h.Wake(topic, hint, int(^uint(0)>>1)) }
 
+// WakeEverybody wakes every waiter of every topic, whatever it accepts.
+func (h *Hub[T, H]) WakeEverybody() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for topic := range h.topics {
+		for len(h.topics[topic]) > 0 {
+			w := h.topics[topic][0]
+			h.remove(w)
+			w.topic = topic
+			w.c <- struct{}{}
+		}
+	}
+}
+
 // remove takes a waiter out of all its topics, in which it may be no more.
 func (h *Hub[T, H]) remove(w *Waiter[T, H]) {
 	for _, t := range w.topics {

@@ -1,0 +1,251 @@
+package valkey
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/valkey-io/valkey-go"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// minVersion is the oldest Valkey that works (spec 06 §10).
+var minVersion = version{7, 2}
+
+type version struct{ major, minor int }
+
+func (v version) less(o version) bool {
+	return v.major < o.major || v.major == o.major && v.minor < o.minor
+}
+
+// boot does what opening takes, in the order of spec 06 §10. Only what time may
+// heal is tried again: a server that cannot be reached, is loading, or is too old
+// because it is being replaced.
+func (s *Store) boot(ctx context.Context, t *Target, o *Options) error {
+	ctx, cancel := context.WithTimeout(ctx, o.Connect)
+	defer cancel()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
+	var last error
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		last = s.connect(ctx, t)
+		if code := ff.CodeOf(last); last != nil && code != ff.CodeTransport && code != ff.CodeUnavailable {
+			return struct{}{}, backoff.Permanent(last)
+		}
+		if last != nil {
+			s.log.Warn("Valkey is not ready; trying again", "store", s.location, "err", last)
+		}
+		return struct{}{}, last
+	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(o.Connect))
+	if err != nil {
+		if last != nil && ctx.Err() == context.DeadlineExceeded {
+			return last
+		}
+		return err
+	}
+	for _, step := range []func(context.Context, *Options) error{s.configurePartitions, s.loadLibraries, s.seedLanes, s.readDurability} {
+		if err := step(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect dials, once, and checks that a Valkey of a good version answers.
+func (s *Store) connect(ctx context.Context, t *Target) error {
+	if s.client == nil {
+		client, err := valkey.NewClient(t.option)
+		if err != nil {
+			return s.lift(ctx, err)
+		}
+		s.client = client
+	}
+	m, err := s.plain(ctx, s.client.B().Ping().Build())
+	if err != nil {
+		return err
+	}
+	if text, _ := m.ToString(); text != "PONG" {
+		return ff.Errorf(ff.CodeUnsupportedStore, "unexpected PING response: %.40q", text)
+	}
+	return s.checkVersion(ctx)
+}
+
+// checkVersion refuses servers that are not Valkey at once, and those that are too
+// old with an error that is worth another try. In a cluster the oldest node counts.
+func (s *Store) checkVersion(ctx context.Context) error {
+	oldest, text := version{1 << 30, 0}, ""
+	for address, node := range s.primaries() {
+		m, err := node.Do(ctx, node.B().Info().Section("server").Build()).ToString()
+		if err != nil {
+			return s.lift(ctx, err)
+		}
+		v, found, err := parseServerInfo(m)
+		if err != nil {
+			return ff.Errorf(ff.CodeUnsupportedStore, "%s: %w", address, err)
+		}
+		if v.less(oldest) {
+			oldest, text = v, found
+		}
+	}
+	if oldest.less(minVersion) {
+		return ff.Errorf(ff.CodeUnavailable, "valkey_version_too_low: detected %d.%d, required >= %d.%d: upgrade the server",
+			oldest.major, oldest.minor, minVersion.major, minVersion.minor)
+	}
+	s.version = text
+	return nil
+}
+
+// primaries are the nodes that take writes, by address.
+func (s *Store) primaries() map[string]valkey.Client {
+	if !s.cluster {
+		return map[string]valkey.Client{s.location: s.client}
+	}
+	nodes := map[string]valkey.Client{}
+	for address, node := range s.client.Nodes() {
+		role, err := node.Do(context.Background(), node.B().Role().Build()).ToArray()
+		if err != nil || len(role) == 0 {
+			continue
+		}
+		if name, _ := role[0].ToString(); name == "master" {
+			nodes[address] = node
+		}
+	}
+	return nodes
+}
+
+// parseServerInfo finds the version in INFO server (spec 06 §10.4): Valkey says
+// valkey_version; 7.2 says redis_version and server_name.
+func parseServerInfo(info string) (v version, text string, err error) {
+	var valkeyVersion, redisVersion string
+	isValkey := false
+	for _, line := range strings.Split(info, "\n") {
+		line = strings.TrimSuffix(line, "\r")
+		if rest, ok := strings.CutPrefix(line, "valkey_version:"); ok {
+			valkeyVersion = rest
+		} else if rest, ok := strings.CutPrefix(line, "redis_version:"); ok {
+			redisVersion = rest
+		}
+		isValkey = isValkey || strings.EqualFold(strings.TrimSpace(line), "server_name:valkey")
+	}
+	text = valkeyVersion
+	if text == "" {
+		if !isValkey {
+			return v, "", fmt.Errorf("this is not Valkey (it calls itself Redis %q): FlowFabric needs Valkey >= 7.2; install it or give another address", redisVersion)
+		}
+		text = redisVersion
+	}
+	text = strings.TrimSpace(text)
+	major, rest, _ := strings.Cut(text, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if v.major, err = strconv.Atoi(major); err == nil {
+		v.minor, err = strconv.Atoi(minor)
+	}
+	if err != nil {
+		return v, "", fmt.Errorf("the version of the server cannot be read (got %q)", text)
+	}
+	return v, text, nil
+}
+
+// configurePartitions seeds the partition counts of an empty store, all in one
+// command, or compares them (spec 01 §3.5).
+func (s *Store) configurePartitions(ctx context.Context, o *Options) error {
+	want := o.Partitions
+	counts := []struct {
+		name          string
+		given, preset uint16
+		into          *uint16
+	}{
+		{"num_flow_partitions", want.Flow, ff.DefaultPartitionConfig.Flow, &s.partitions.Flow},
+		{"num_budget_partitions", want.Budget, ff.DefaultPartitionConfig.Budget, &s.partitions.Budget},
+		{"num_quota_partitions", want.Quota, ff.DefaultPartitionConfig.Quota, &s.partitions.Quota},
+	}
+	stored, err := s.partitionHash(ctx)
+	if err != nil {
+		return err
+	}
+	if len(stored) == 0 {
+		seed := s.client.B().Hset().Key(partitionConfigKey).FieldValue()
+		for _, c := range counts {
+			n := c.given
+			if n == 0 {
+				n = c.preset
+			}
+			seed = seed.FieldValue(c.name, itoa(int64(n)))
+		}
+		if _, err := s.plain(ctx, seed.Build()); err != nil {
+			return err
+		}
+		if stored, err = s.partitionHash(ctx); err != nil {
+			return err
+		}
+	}
+	for _, c := range counts {
+		n, err := strconv.ParseUint(stored[c.name], 10, 16)
+		if err != nil || n == 0 {
+			return ff.Errorf(ff.CodeCorruption, "%s: %s is %.40q, which is no number of partitions", partitionConfigKey, c.name, stored[c.name])
+		}
+		if c.given != 0 && uint64(c.given) != n {
+			return ff.Errorf(ff.CodeUnsupportedStore,
+				"partition_mismatch: %s: stored=%d, config=%d. The counts are fixed when a store is first used: configure those, or use an empty store", c.name, n, c.given)
+		}
+		*c.into = uint16(n)
+	}
+	return nil
+}
+
+func (s *Store) partitionHash(ctx context.Context) (map[string]string, error) {
+	m, err := s.client.Do(ctx, s.client.B().Hgetall().Key(partitionConfigKey).Build()).AsStrMap()
+	return m, s.lift(ctx, err)
+}
+
+func (s *Store) seedLanes(ctx context.Context, o *Options) error { return s.announce(ctx, o.Lanes...) }
+
+// readDurability reads what an acknowledged command survives, and says so once.
+func (s *Store) readDurability(ctx context.Context, _ *Options) error {
+	worst := ""
+	for address, node := range s.primaries() {
+		d := s.nodeDurability(ctx, node)
+		if worst == "" || strings.Contains(d, "no append-only file") {
+			worst = d
+		}
+		s.log.Info("durability of the store", "node", address, "durability", d)
+		if strings.Contains(d, "no append-only file") {
+			s.log.Warn("a crash of Valkey loses acknowledged commands: set appendonly yes and appendfsync everysec or always", "node", address)
+		}
+	}
+	s.durability = worst
+	return nil
+}
+
+func (s *Store) nodeDurability(ctx context.Context, node valkey.Client) string {
+	config, err := node.Do(ctx, node.B().ConfigGet().Parameter("appendonly", "appendfsync", "save", "min-replicas-to-write").Build()).AsStrMap()
+	if err != nil {
+		return "unknown (CONFIG GET is not allowed)"
+	}
+	d := "no append-only file"
+	if config["appendonly"] == "yes" {
+		d = "append-only file, fsync " + config["appendfsync"]
+	}
+	if config["save"] != "" {
+		d += ", snapshots"
+	}
+	if info, err := node.Do(ctx, node.B().Info().Section("replication").Build()).ToString(); err == nil {
+		if n := infoField(info, "connected_slaves"); n != "" && n != "0" {
+			d += ", " + n + " replica(s), asynchronous"
+		}
+	}
+	return d
+}
+
+func infoField(info, name string) string {
+	for _, line := range strings.Split(info, "\n") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
+			return v
+		}
+	}
+	return ""
+}

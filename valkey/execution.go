@@ -1,0 +1,337 @@
+package valkey
+
+import (
+	"context"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// submission is a checked command with its id and policy as they are written.
+type submission struct {
+	c      ff.CreateExecution
+	id     ff.ExecutionID
+	policy string
+}
+
+// due is until when the execution is held back, when it is not relative.
+func (p *submission) due() time.Time {
+	switch {
+	case p.c.Delay > 0:
+		return time.Time{}
+	case !p.c.DelayUntil.IsZero():
+		return p.c.DelayUntil
+	case p.c.Policy != nil:
+		return p.c.Policy.DelayUntil
+	}
+	return time.Time{}
+}
+
+// window is how long the idempotency key counts.
+func (p *submission) window() time.Duration {
+	if p.c.Policy != nil && p.c.Policy.DedupWindow > 0 {
+		return p.c.Policy.DedupWindow
+	}
+	return ff.IdempotencyWindow
+}
+
+// prepare checks a command.
+func (s *Store) prepare(c *ff.CreateExecution) (p submission, err error) {
+	if err := c.Validate(); err != nil {
+		return p, err
+	}
+	p.c, p.id = *c, c.ID
+	switch {
+	case p.id.IsZero():
+		p.id = ff.NewExecutionID(c.Lane, s.partitions)
+	case !p.id.IsCanonical():
+		return p, ff.InvalidInput("execution_id", "is not in canonical form (got %q, want %q)", c.ID.String(), ff.MakeExecutionID(c.ID.Partition(), c.ID.UUID()).String())
+	case p.id.Partition() >= s.partitions.Flow:
+		return p, ff.InvalidInput("execution_id", "partition %d does not exist: this store has partitions 0 to %d (got %q)", c.ID.Partition(), s.partitions.Flow-1, c.ID.String())
+	}
+	p.policy, err = policyText(c.Policy)
+	return p, err
+}
+
+// CreateExecution stores an execution.
+func (s *Store) CreateExecution(ctx context.Context, c ff.CreateExecution) (ff.CreateExecutionResult, error) {
+	p, err := s.prepare(&c)
+	if err != nil {
+		return ff.CreateExecutionResult{}, err
+	}
+	results, err := s.create(ctx, []submission{p})
+	if err != nil {
+		return ff.CreateExecutionResult{}, err
+	}
+	return results[0], nil
+}
+
+// CreateExecutions stores many executions, all or none. On a cluster that holds
+// for those of one partition; the partitions are written one after another, and
+// what an error leaves unwritten may be submitted again with the same ids.
+func (s *Store) CreateExecutions(ctx context.Context, c ff.CreateExecutions) (ff.CreateExecutionsResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.CreateExecutionsResult{}, err
+	}
+	items := make([]submission, len(c.Executions))
+	for i := range c.Executions {
+		p, err := s.prepare(&c.Executions[i])
+		if err != nil {
+			return ff.CreateExecutionsResult{}, ff.AtItem("executions", i, err)
+		}
+		items[i] = p
+	}
+	results := make([]ff.CreateExecutionResult, len(items))
+	for _, group := range s.groups(len(items), func(i int) uint16 { return items[i].id.Partition() }) {
+		some := make([]submission, len(group))
+		for i, at := range group {
+			some[i] = items[at]
+		}
+		got, err := s.create(ctx, some)
+		if err != nil {
+			return ff.CreateExecutionsResult{}, err
+		}
+		for i, at := range group {
+			results[at] = got[i]
+		}
+	}
+	return ff.CreateExecutionsResult{Results: results}, nil
+}
+
+// groups divides the items of a batch into those that one call may have: all of
+// them, or on a cluster those of a partition.
+func (s *Store) groups(n int, partition func(int) uint16) [][]int {
+	var groups [][]int
+	at := map[uint16]int{}
+	for i := range n {
+		p := uint16(0)
+		if s.cluster {
+			p = partition(i)
+		}
+		g, ok := at[p]
+		if !ok {
+			g = len(groups)
+			at[p], groups = g, append(groups, nil)
+		}
+		groups[g] = append(groups[g], i)
+	}
+	return groups
+}
+
+func (s *Store) create(ctx context.Context, items []submission) ([]ff.CreateExecutionResult, error) {
+	lanes := make([]ff.LaneID, len(items))
+	for i := range items {
+		lanes[i] = items[i].c.Lane
+	}
+	if err := s.announce(ctx, lanes...); err != nil {
+		return nil, err
+	}
+	c := callCreate(items)
+	m, err := s.do(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.ToArray()
+	if err != nil || len(list) != 3*len(items) {
+		return nil, ff.NewError(ff.CodeInternal, "ffx_create answered something unexpected")
+	}
+	results := make([]ff.CreateExecutionResult, len(items))
+	for i := range results {
+		r := reply(list[3*i : 3*i+3])
+		id, err := ff.ParseExecutionID(r.text(1))
+		if err != nil {
+			return nil, ff.Errorf(ff.CodeCorruption, "the idempotency key %.60q names %.60q, which is no execution", items[i].c.IdempotencyKey, r.text(1))
+		}
+		results[i] = ff.CreateExecutionResult{ID: id, State: ff.PublicState(r.text(2)), Duplicate: r.number(0) == 1}
+	}
+	return results, nil
+}
+
+// Execution reads the record.
+func (s *Store) Execution(ctx context.Context, id ff.ExecutionID) (ff.Execution, error) {
+	if err := s.checkID(id); err != nil {
+		return ff.Execution{}, err
+	}
+	c := callRead([]ff.ExecutionID{id})
+	m, err := s.do(ctx, &c)
+	if err != nil {
+		return ff.Execution{}, err
+	}
+	list, err := m.ToArray()
+	if err != nil || len(list) != 1 {
+		return ff.Execution{}, ff.NewError(ff.CodeInternal, "ffx_read answered something unexpected")
+	}
+	return described(id, &list[0])
+}
+
+func (s *Store) checkID(id ff.ExecutionID) error {
+	if id.IsZero() {
+		return ff.InvalidInput("execution_id", "must not be empty")
+	}
+	return nil
+}
+
+// ExecutionPayload reads the input.
+func (s *Store) ExecutionPayload(ctx context.Context, id ff.ExecutionID) (ff.ExecutionPayload, error) {
+	x, err := s.Execution(ctx, id)
+	if err != nil {
+		return ff.ExecutionPayload{}, err
+	}
+	input, err := s.blob(ctx, keysOf(id).payload())
+	return ff.ExecutionPayload{Payload: input, Encoding: x.PayloadEncoding, Kind: x.Kind, Tags: x.Tags}, err
+}
+
+// ExecutionResult reads the result; nil when there is none.
+func (s *Store) ExecutionResult(ctx context.Context, id ff.ExecutionID) ([]byte, error) {
+	if err := s.exists(ctx, id); err != nil {
+		return nil, err
+	}
+	return s.blob(ctx, keysOf(id).result())
+}
+
+func (s *Store) exists(ctx context.Context, id ff.ExecutionID) error {
+	if err := s.checkID(id); err != nil {
+		return err
+	}
+	m, err := s.plain(ctx, s.client.B().Exists().Key(keysOf(id).core()).Build())
+	if err != nil {
+		return err
+	}
+	if n, _ := m.AsInt64(); n == 0 {
+		return ff.NewError(ff.CodeExecutionNotFound, id.String())
+	}
+	return nil
+}
+
+func (s *Store) blob(ctx context.Context, key string) ([]byte, error) {
+	b, err := s.client.Do(ctx, s.client.B().Get().Key(key).Build()).AsBytes()
+	if valkey.IsValkeyNil(err) {
+		return nil, nil
+	}
+	return b, s.lift(ctx, err)
+}
+
+// Attempts lists the attempts in order.
+func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, error) {
+	x, err := s.Execution(ctx, id)
+	if err != nil || x.TotalAttempts == 0 {
+		return nil, err
+	}
+	commands := make([]valkey.Completed, x.TotalAttempts)
+	for i := range commands {
+		commands[i] = s.client.B().Hgetall().Key(keysOf(id).attempt(i)).Build()
+	}
+	list := make([]ff.Attempt, 0, x.TotalAttempts)
+	for _, r := range s.client.DoMulti(ctx, commands...) {
+		hash, err := r.AsStrMap()
+		if err != nil {
+			return nil, s.lift(ctx, err)
+		}
+		a, err := attemptOf("execution "+id.String(), hash)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// CancelExecution ends an execution.
+func (s *Store) CancelExecution(ctx context.Context, c ff.CancelExecution) (ff.CancelExecutionResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.CancelExecutionResult{}, err
+	}
+	call := callCancel(&c)
+	r, err := s.answer(ctx, &call)
+	if err == nil && r.text(0) == useCompatible {
+		r, err = s.cancelSuspended(ctx, &c)
+	}
+	if err != nil {
+		return ff.CancelExecutionResult{}, err
+	}
+	return ff.CancelExecutionResult{State: ff.StateCancelled, Previous: ff.LifecyclePhase(r.text(0))}, nil
+}
+
+// useCompatible is what an extension answers when the compatible function must do
+// it, because it knows parts of a record that the extension does not.
+const useCompatible = "use_compatible"
+
+// cancelSuspended cancels with the compatible function, which closes waitpoints.
+func (s *Store) cancelSuspended(ctx context.Context, c *ff.CancelExecution) (reply, error) {
+	h, err := s.holding(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	call := callCompatibleCancel(c, h)
+	r, err := s.answer(ctx, &call)
+	if err != nil {
+		return nil, err
+	}
+	return r[1:], nil
+}
+
+// ChangePriority moves a waiting execution.
+func (s *Store) ChangePriority(ctx context.Context, c ff.ChangePriority) (ff.ChangePriorityResult, error) {
+	if err := s.checkID(c.ID); err != nil {
+		return ff.ChangePriorityResult{}, err
+	}
+	call := callChangePriority(&c)
+	r, err := s.answer(ctx, &call)
+	return ff.ChangePriorityResult{Old: int(r.number(0)), New: int(r.number(1))}, err
+}
+
+// ReplayExecution starts a terminal execution again.
+func (s *Store) ReplayExecution(ctx context.Context, c ff.ReplayExecution) (ff.ReplayExecutionResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.ReplayExecutionResult{}, err
+	}
+	call := callReplay(&c)
+	r, err := s.answer(ctx, &call)
+	if err != nil {
+		return ff.ReplayExecutionResult{}, err
+	}
+	if r.text(0) == useCompatible {
+		return s.replaySkipped(ctx, &c)
+	}
+	return ff.ReplayExecutionResult{State: ff.StateWaiting}, nil
+}
+
+// replaySkipped replays a member of a flow that was skipped: it waits for its
+// dependencies again (spec 07 §8.3).
+func (s *Store) replaySkipped(ctx context.Context, c *ff.ReplayExecution) (ff.ReplayExecutionResult, error) {
+	x, err := s.Execution(ctx, c.ID)
+	if err != nil {
+		return ff.ReplayExecutionResult{}, err
+	}
+	incoming := "ff:flow:" + string(tagOf(c.ID.Partition())) + ":" + x.FlowID.String() + ":in:" + c.ID.String()
+	edges, err := s.client.Do(ctx, s.client.B().Smembers().Key(incoming).Build()).AsStrSlice()
+	if err != nil {
+		return ff.ReplayExecutionResult{}, s.lift(ctx, err)
+	}
+	now, err := s.Now(ctx)
+	if err != nil {
+		return ff.ReplayExecutionResult{}, err
+	}
+	call := callReplaySkipped(c.ID, x.Lane, edges, now)
+	if _, err := s.answer(ctx, &call); err != nil {
+		return ff.ReplayExecutionResult{}, err
+	}
+	x, err = s.Execution(ctx, c.ID)
+	return ff.ReplayExecutionResult{State: x.PublicState()}, err
+}
+
+// SetExecutionTags adds tags.
+func (s *Store) SetExecutionTags(ctx context.Context, c ff.SetExecutionTags) (ff.SetExecutionTagsResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.SetExecutionTagsResult{}, err
+	}
+	call := callSetTags(&c)
+	r, err := s.answer(ctx, &call)
+	if err != nil {
+		return ff.SetExecutionTagsResult{}, err
+	}
+	tags, err := pairsOf(&r[0])
+	return ff.SetExecutionTagsResult{Tags: tags}, err
+}

@@ -1,0 +1,46 @@
+package valkey
+
+import (
+	"embed"
+	"fmt"
+	"strings"
+)
+
+// ExtensionsName is the library of the functions that the reference does not
+// have. It is loaded beside the compatible one.
+const ExtensionsName = "flowfabric_go"
+
+// ExtensionsVersion grows with every change of the extensions. A newer library is
+// never replaced by an older one.
+const ExtensionsVersion = 1
+
+//go:embed functions/shared.lua extensions/*.lua
+var extensionParts embed.FS
+
+// extensionOrder is the order of the parts: a part uses those before it.
+var extensionOrder = []string{"record", "claim", "lease", "execution", "create", "sweep", "listing", "reconcile", "version"}
+
+// Extensions is the source of the extension library, for FUNCTION LOAD.
+func Extensions() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "#!lua name=%s\nlocal VERSION = '%d'\nlocal RECORD = {", ExtensionsName, ExtensionsVersion)
+	for i, f := range recordFields {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "'%s'", f)
+	}
+	b.WriteString("}\n")
+	parts := []string{"functions/shared.lua"}
+	for _, name := range extensionOrder {
+		parts = append(parts, "extensions/"+name+".lua")
+	}
+	for _, name := range parts {
+		text, err := extensionParts.ReadFile(name)
+		if err != nil {
+			panic(err) // a part is missing from the program
+		}
+		b.Write(text)
+	}
+	return b.String()
+}

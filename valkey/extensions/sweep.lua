@@ -1,0 +1,228 @@
+local function expire(tag, base, id, x, now, reason)
+  end_open_attempt(tag, id, x, 'ended_failure', now, reason, 'timeout')
+  finish(tag, base, id, x, now, 'expired', reason, 'failure_reason', reason, 'failure_category', 'timeout')
+end
+
+local function promote(tag, base, id, x, now)
+  local lapses = redis.call('HGET', base .. ':claim_grant', 'grant_expires_at')
+  if lapses and number_of(lapses, 0) <= now then
+    drop_grant(tag, base, id)
+    redis.call('HSET', base .. ':core', 'last_mutation_at', now)
+    wake_lane(tag, x.lane_id)
+  end
+  if x.eligibility_state == 'not_eligible_until_time' and number_of(x.delay_until, 0) <= now then
+    set_state(base .. ':core', now, 'runnable', 'unowned', 'eligible_now', 'waiting_for_worker', '', 'none', x.attempt_state, 'waiting',
+      'delay_until', '')
+    redis.call('ZREM', lane_key(tag, x.lane_id, 'delayed'), id)
+    redis.call('ZADD', lane_key(tag, x.lane_id, 'eligible'), score_of(x), id)
+    wake_lane(tag, x.lane_id)
+  end
+end
+
+local function time_out_attempt(tag, base, id, x, now)
+  local backoff = backoff_of(id, x, policy_text(base), 'timeout')
+  if not backoff then
+    return expire(tag, base, id, x, now, 'attempt_timeout')
+  end
+  end_open_attempt(tag, id, x, 'ended_failure', now, 'attempt_timeout', 'timeout')
+  close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'attempt_failure', now)
+  plan_retry(tag, base, id, x, now, backoff, 'attempt_timeout', 'timeout')
+end
+
+-- Deletes an execution with everything that belongs to it.
+local function purge(tag, base, id, x)
+  local doomed = {}
+  local function add(key)
+    doomed[#doomed + 1] = key
+  end
+  for _, name in ipairs({'payload', 'result', 'tags', 'lease:current', 'lease:history', 'claim_grant', 'attempts',
+    'suspension:current', 'deps:meta', 'deps:unresolved', 'deps:all_edges', 'waitpoints', 'signals', 'policy'}) do
+    add(base .. ':' .. name)
+  end
+  for i = 0, number_of(x.total_attempt_count, 0) - 1 do
+    local attempt, stream = 'ff:attempt:' .. tag .. ':' .. id .. ':' .. i, 'ff:stream:' .. tag .. ':' .. id .. ':' .. i
+    add(attempt)
+    add(attempt .. ':usage')
+    add(attempt .. ':policy')
+    add(attempt .. ':summary')
+    add(stream)
+    add(stream .. ':meta')
+  end
+  for _, edge in ipairs(redis.call('SMEMBERS', base .. ':deps:all_edges')) do
+    add(base .. ':dep:' .. edge)
+  end
+  for _, wp in ipairs(redis.call('SMEMBERS', base .. ':waitpoints')) do
+    local key = 'ff:wp:' .. tag .. ':' .. wp
+    add(key)
+    add(key .. ':signals')
+    add(key .. ':condition')
+  end
+  for _, signal in ipairs(redis.call('ZRANGE', base .. ':signals', 0, -1)) do
+    add('ff:signal:' .. tag .. ':' .. signal)
+    add('ff:signal:' .. tag .. ':' .. signal .. ':payload')
+  end
+  add('ffx:exec:' .. tag .. ':' .. id .. ':events')
+  for i = 1, #doomed, 500 do
+    redis.call('UNLINK', unpack(doomed, i, math.min(i + 499, #doomed)))
+  end
+  redis.call('DEL', base .. ':core')
+  redis.call('ZREM', lane_key(tag, x.lane_id, 'terminal'), id)
+  redis.call('SREM', 'ff:idx:' .. tag .. ':all_executions', id)
+  redis.call('ZREM', 'ffx:idx:' .. tag .. ':created', id)
+  redis.call('ZREM', 'ffx:idx:' .. tag .. ':retention', id)
+  redis.call('ZREM', 'ffx:idx:' .. tag .. ':lane:' .. x.lane_id .. ':outcome:' .. (x.terminal_outcome or ''), id)
+end
+
+-- The next thing that time will do to an execution: its kind and instant.
+local function next_due(tag, base, id, x, retention)
+  local kind, at
+  local function earlier(k, when)
+    when = tonumber(when)
+    if when and (not at or when < at) then
+      kind, at = k, when
+    end
+  end
+  if x.lifecycle_phase == 'terminal' then
+    local own = number_of(member(policy_of(policy_text(base), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
+    return 'retention_trimmer', number_of(x.completed_at, 0) + (own > 0 and own or retention)
+  elseif x.ownership_state == 'leased' then
+    earlier('lease_expiry', x.lease_expires_at)
+    earlier('attempt_timeout', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':attempt_timeout', id))
+  elseif x.eligibility_state == 'not_eligible_until_time' then
+    earlier('delayed_promoter', x.delay_until)
+  end
+  earlier('delayed_promoter', redis.call('HGET', base .. ':claim_grant', 'grant_expires_at'))
+  earlier('execution_deadline', x.execution_deadline_at or redis.call('ZSCORE', 'ff:idx:' .. tag .. ':execution_deadline', id))
+  return kind, at
+end
+
+-- Does what is due of one execution. Answers whether that was of this kind, and
+-- whether the execution left the index that it was found in.
+local function advance(s, key, id)
+  local base = base_of(s.tag, id)
+  local x = load(base .. ':core')
+  if not x then
+    redis.call('ZREM', key, id)
+    return false, true
+  end
+  local kind, at = next_due(s.tag, base, id, x, s.retention)
+  if kind ~= s.kind or at > s.now then
+    if kind ~= s.kind and s.stale(x) then
+      redis.call('ZREM', key, id)
+      return false, true
+    end
+    return false, false
+  end
+  if x.lifecycle_phase == 'suspended' then
+    s.compatible[#s.compatible + 1] = id
+    return false, false
+  end
+  s.act(s.tag, base, id, x, s.now)
+  return true, s.leaves
+end
+
+-- The kinds: what is done, whether that takes the execution out of the index that
+-- it was found in, and whether an entry has no business there any more.
+local function never()
+  return false
+end
+local function not_active_any_more(x)
+  return x.lifecycle_phase ~= 'active'
+end
+local function ended(x)
+  return x.lifecycle_phase == 'terminal'
+end
+local KINDS = {
+  lease_expiry = {act = mark_lapsed, leaves = false, stale = not_active_any_more},
+  delayed_promoter = {act = promote, leaves = true, stale = never},
+  attempt_timeout = {act = time_out_attempt, leaves = true, stale = not_active_any_more},
+  execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, leaves = true, stale = ended},
+  retention_trimmer = {act = purge, leaves = true, stale = never},
+}
+
+-- How many entries that are not due one call passes by, of one index.
+local PASSED = 2000
+
+-- Goes through a range of an index until the limit is reached.
+local function sweep_range(s, key, min, max)
+  local count = redis.call('ZCOUNT', key, min, max)
+  if count == 0 then
+    return
+  end
+  local offset = count > PASSED and s.now % (count - PASSED) or 0
+  local last = offset + PASSED
+  while offset < last do
+    local ids = redis.call('ZRANGEBYSCORE', key, min, max, 'LIMIT', offset, math.min(50, s.limit - s.processed + 1))
+    for _, id in ipairs(ids) do
+      if s.processed >= s.limit then
+        s.more = true
+        return
+      end
+      local good, done, left = pcall(advance, s, key, id)
+      if not good then
+        s.errors, done, left = s.errors + 1, false, false
+        s.failure = tostring(type(done) == 'table' and done.err or done)
+      end
+      if done then
+        s.processed = s.processed + 1
+      end
+      if not left then
+        offset = offset + 1
+      end
+    end
+    if #ids == 0 then
+      return
+    end
+  end
+end
+
+local function next_score(key, after)
+  return tonumber(redis.call('ZRANGEBYSCORE', key, '(' .. after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+end
+
+-- The indexes of a kind on a partition: their keys, and what is added to a score to
+-- have the instant.
+local function sources(kind, tag, retention)
+  if kind == 'delayed_promoter' or kind == 'retention_trimmer' then
+    local delayed = kind == 'delayed_promoter'
+    local list = {{'ffx:idx:' .. tag .. (delayed and ':grants' or ':retention'), 0}}
+    for _, lane in ipairs(redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')) do
+      list[#list + 1] = {lane_key(tag, lane, delayed and 'delayed' or 'terminal'), delayed and 0 or retention}
+    end
+    return list
+  end
+  return {{'ff:idx:' .. tag .. ':' .. kind, 0}}
+end
+
+-- KEYS: any of the partition. ARGV: kind, default retention, a lower bound of the
+-- instants. Answers now, whether anything is due, and when the next thing is.
+redis.register_function{function_name = 'ffx_due', flags = {'no-writes'}, callback = function(keys, a)
+  local now, due, first = now_ms(), 0, nil
+  for _, source in ipairs(sources(a[1], tag_of(keys[1]), tonumber(a[2]))) do
+    local key, shift = source[1], source[2]
+    if redis.call('ZCOUNT', key, '(' .. a[3], string.format('%.0f', now - shift)) > 0 then
+      due = 1
+    end
+    local at = next_score(key, string.format('%.0f', now - shift))
+    if at and (not first or at + shift < first) then
+      first = at + shift
+    end
+  end
+  return {now, due, first and string.format('%.0f', first) or ''}
+end}
+
+-- KEYS: any of the partition. ARGV: kind, default retention, a lower bound of the
+-- instants, limit. Answers now, how many were done, how many failed, whether more
+-- is due, how the last failed, and which executions need the compatible function.
+redis.register_function('ffx_sweep', function(keys, a)
+  local kind = KINDS[a[1]]
+  local s = {tag = tag_of(keys[1]), now = now_ms(), kind = a[1], retention = tonumber(a[2]), limit = tonumber(a[4]), processed = 0,
+    errors = 0, more = false, failure = '', compatible = {}, act = kind.act, leaves = kind.leaves, stale = kind.stale}
+  for _, source in ipairs(sources(a[1], s.tag, s.retention)) do
+    sweep_range(s, source[1], '(' .. a[3], string.format('%.0f', s.now - source[2]))
+  end
+  if a[1] == 'retention_trimmer' then
+    redis.call('XTRIM', 'ffx:part:' .. s.tag .. ':events', 'MINID', '~', string.format('%.0f', s.now - s.retention))
+  end
+  return {s.now, s.processed, s.errors, s.more and 1 or 0, s.failure, s.compatible}
+end)

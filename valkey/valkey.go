@@ -1,0 +1,231 @@
+// Package valkey implements flowfabric.Backend on Valkey, standalone, with
+// Sentinel or as a cluster. It shares keys and functions with FlowFabric in Rust:
+// workers and servers of both may use one deployment.
+//
+// # Two libraries
+//
+// Every transition runs inside the server, in functions. The library `flowfabric`
+// is the compatible one: the functions of the reference with the same arguments,
+// replies and writes. The library `flowfabric_go` has the extensions, functions
+// that do in one call what takes several with the compatible ones: create many,
+// claim up to N, renew many. The rules of both are those of package lifecycle,
+// which the model test holds against them.
+//
+// # Wake-ups
+//
+// A claim that waits leaves a mark on each partition (lane waiting). A function
+// that makes an execution claimable removes the mark and publishes, so nothing is
+// published while all workers are busy. Readers of events do the same.
+package valkey
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// Options are the settings of a store. The zero value is good.
+type Options struct {
+	// Partitions seeds the partition configuration of an empty store and must
+	// equal that of another; zero counts take what is stored, or the defaults.
+	Partitions ff.PartitionConfig
+	// Lanes are added to the lanes that the store knows.
+	Lanes []ff.LaneID
+	// Retention is how long terminal executions without a retention of their own
+	// are kept; zero means ff.DefaultRetention.
+	Retention time.Duration
+	// Connect bounds the time that opening may take while the server cannot be
+	// reached or is too old; zero means a minute.
+	Connect time.Duration
+	// ForceReload loads the libraries even when they are there.
+	ForceReload bool
+	Logger      *slog.Logger
+}
+
+// Store is a store on Valkey.
+type Store struct {
+	client     valkey.Client
+	location   string
+	cluster    bool
+	partitions ff.PartitionConfig
+	retention  time.Duration
+	log        *slog.Logger
+	version    string
+	durability string
+
+	loading sync.Mutex
+	lanes   laneSet
+	wakeups *wakeups
+	due     dueWatch
+	lapsed  lowerBounds
+
+	closing sync.Once
+	quit    chan struct{}
+	loops   sync.WaitGroup
+}
+
+var _ ff.Backend = (*Store)(nil)
+
+// Open connects to a Valkey by its URL (see [ParseURL]) and prepares it: it
+// checks the server, seeds or compares the partition configuration, loads the
+// function libraries and adds the lanes (spec 06 §10). Errors: invalid_input for
+// the URL, unsupported_store for a server that cannot be used, transport and
+// unavailable when it cannot be reached in time.
+func Open(ctx context.Context, url string, o Options) (*Store, error) {
+	target, err := ParseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Retention == 0 {
+		o.Retention = ff.DefaultRetention
+	}
+	if o.Connect == 0 {
+		o.Connect = time.Minute
+	}
+	s := &Store{location: target.location, cluster: target.Cluster, retention: o.Retention, log: o.Logger, quit: make(chan struct{})}
+	if err := s.boot(ctx, target, &o); err != nil {
+		if s.client != nil {
+			s.client.Close()
+		}
+		return nil, err
+	}
+	s.wakeups = newWakeups(s)
+	return s, nil
+}
+
+// Close ends the waiting calls and the connections. Later commands get
+// unavailable.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		close(s.quit)
+		s.wakeups.stop()
+		s.loops.Wait()
+		s.client.Close()
+	})
+	return nil
+}
+
+// Ping asks the server.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.plain(ctx, s.client.B().Ping().Build())
+	return err
+}
+
+// Now is the server's clock.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	m, err := s.plain(ctx, s.client.B().Time().Build())
+	if err != nil {
+		return time.Time{}, err
+	}
+	parts, err := m.AsStrSlice()
+	if err != nil || len(parts) < 2 {
+		return time.Time{}, ff.NewError(ff.CodeTransport, "TIME returned fewer than 2 elements")
+	}
+	seconds, err1 := strconv.ParseInt(parts[0], 10, 64)
+	micros, err2 := strconv.ParseInt(parts[1], 10, 64)
+	if err1 != nil || err2 != nil {
+		return time.Time{}, ff.NewError(ff.CodeTransport, "TIME: invalid seconds or microseconds")
+	}
+	return time.UnixMilli(seconds*1000 + micros/1000), nil
+}
+
+// Info describes the store.
+func (s *Store) Info(context.Context) (ff.Info, error) {
+	return ff.Info{Store: "valkey", Version: s.version, Location: s.location, Durability: s.durability, Partitions: s.partitions}, nil
+}
+
+// laneSet remembers the lanes that the store has in its index.
+type laneSet struct {
+	mu    sync.RWMutex
+	known map[ff.LaneID]bool
+}
+
+func (l *laneSet) has(lane ff.LaneID) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.known[lane]
+}
+
+func (l *laneSet) add(lanes ...ff.LaneID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known == nil {
+		l.known = map[ff.LaneID]bool{}
+	}
+	for _, lane := range lanes {
+		l.known[lane] = true
+	}
+}
+
+// announce adds lanes to the index of the store (quirk 06 E17).
+func (s *Store) announce(ctx context.Context, lanes ...ff.LaneID) error {
+	var news []string
+	for _, lane := range lanes {
+		if !s.lanes.has(lane) {
+			news = append(news, string(lane))
+		}
+	}
+	if len(news) == 0 {
+		return nil
+	}
+	if _, err := s.plain(ctx, s.client.B().Sadd().Key(lanesKey).Member(news...).Build()); err != nil {
+		return err
+	}
+	s.lanes.add(lanes...)
+	return nil
+}
+
+// readLanes are the lanes of the index, in no order. Names that cannot be lanes
+// are left out.
+func (s *Store) readLanes(ctx context.Context) ([]ff.LaneID, error) {
+	m, err := s.plain(ctx, s.client.B().Smembers().Key(lanesKey).Build())
+	if err != nil {
+		return nil, err
+	}
+	names, err := m.AsStrSlice()
+	if err != nil {
+		return nil, ff.Errorf(ff.CodeCorruption, "%s: %w", lanesKey, err)
+	}
+	lanes := make([]ff.LaneID, 0, len(names))
+	for _, name := range names {
+		lane, err := ff.ParseLaneID(name)
+		if err != nil {
+			s.log.Warn("a name in the index of lanes is no lane", "key", lanesKey, "name", name)
+			continue
+		}
+		lanes = append(lanes, lane)
+	}
+	s.lanes.add(lanes...)
+	return lanes, nil
+}
+
+// eachPartition calls a function of every partition, in one pipeline per node.
+func (s *Store) eachPartition(ctx context.Context, build func(uint16) call) []result {
+	calls := make([]call, s.partitions.Flow)
+	for p := range s.partitions.Flow {
+		calls[p] = build(p)
+	}
+	return s.doMulti(ctx, calls)
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+// ms is an instant on the wire; the zero time is empty.
+func ms(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return itoa(t.UnixMilli())
+}
+
+// millis is a duration on the wire.
+func millis(d time.Duration) string { return itoa(d.Milliseconds()) }
