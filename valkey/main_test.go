@@ -1,4 +1,4 @@
-package valkeytest
+package valkey_test
 
 import (
 	"testing"
