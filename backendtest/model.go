@@ -15,7 +15,7 @@ import (
 
 // runsPerStore bounds the runs that share a store: a long soak would otherwise
 // measure listings of very many lanes.
-const runsPerStore = 250
+const runsPerStore = 40
 
 // exerciseModel drives a store with random commands and compares it with the
 // rules of package lifecycle: after every command each record of the run is what

@@ -1,6 +1,9 @@
 package valkey_test
 
 import (
+	"flag"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,12 +29,43 @@ func openStore(t *testing.T, url string, o valkey.Options) *valkey.Store {
 func TestConformanceStandalone(t *testing.T) {
 	clock := valkeytest.NewClock(t)
 	server := valkeytest.Start(t, valkeytest.WithClock(clock))
+	modelRuns(t, 700)
+	exercise(t, clock, server.URL(), server)
+}
+
+func TestConformanceCluster(t *testing.T) {
+	clock := valkeytest.NewClock(t)
+	cluster := valkeytest.StartCluster(t, valkeytest.WithClock(clock))
+	modelRuns(t, 60)
+	exercise(t, clock, "valkey://"+strings.Join(cluster.Addrs(), ",")+"?cluster=true", cluster.Nodes...)
+}
+
+// modelRuns says how often the model test runs, some 33 commands each time, unless
+// -rapid.checks does.
+func modelRuns(t *testing.T, n int) {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if given {
+		return
+	}
+	checks := flag.Lookup("rapid.checks")
+	before := checks.Value.String()
+	if err := checks.Value.Set(strconv.Itoa(n)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = checks.Value.Set(before) })
+}
+
+// exercise runs the conformance suite on servers that are emptied each time.
+func exercise(t *testing.T, clock *valkeytest.Clock, url string, servers ...*valkeytest.Server) {
 	backendtest.Exercise(t, func(t *testing.T) backendtest.Store {
-		if err := server.Do("FLUSHALL").Error(); err != nil {
-			t.Fatal(err)
+		for _, server := range servers {
+			if err := server.Do("FLUSHALL").Error(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		open := func(t *testing.T) ff.Backend {
-			return openStore(t, server.URL(), valkey.Options{Partitions: fewPartitions})
+			return openStore(t, url, valkey.Options{Partitions: fewPartitions})
 		}
 		first := open(t)
 		return backendtest.Store{Backend: first, Advance: func(d time.Duration) { clock.Advance(d) },

@@ -219,23 +219,35 @@ func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, 
 	if err != nil || x.TotalAttempts == 0 {
 		return nil, err
 	}
-	commands := make([]valkey.Completed, x.TotalAttempts)
-	for i := range commands {
-		commands[i] = s.client.B().Hgetall().Key(keysOf(id).attempt(i)).Build()
-	}
-	list := make([]ff.Attempt, 0, x.TotalAttempts)
-	for _, r := range s.client.DoMulti(ctx, commands...) {
-		hash, err := r.AsStrMap()
-		if err != nil {
-			return nil, s.lift(ctx, err)
+	var list []ff.Attempt
+	for len(list) < x.TotalAttempts { // in parts: the number may be damaged
+		commands := make([]valkey.Completed, min(attemptsTogether, x.TotalAttempts-len(list)))
+		for i := range commands {
+			commands[i] = s.client.B().Hgetall().Key(keysOf(id).attempt(len(list) + i)).Build()
 		}
-		a, err := attemptOf("execution "+id.String(), hash)
-		if err != nil {
-			return nil, err
+		for _, r := range s.client.DoMulti(ctx, commands...) {
+			hash, err := r.AsStrMap()
+			if err != nil {
+				return nil, damage(id, s.lift(ctx, err))
+			}
+			a, err := attemptOf("execution "+id.String(), hash)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, a)
 		}
-		list = append(list, a)
 	}
 	return list, nil
+}
+
+const attemptsTogether = 500
+
+// damage names the execution in an error that says that data cannot be read.
+func damage(id ff.ExecutionID, err error) error {
+	if ff.CodeOf(err) != ff.CodeCorruption {
+		return err
+	}
+	return ff.Errorf(ff.CodeCorruption, "execution %s cannot be read: %w", id, err)
 }
 
 // CancelExecution ends an execution.

@@ -23,14 +23,7 @@ var extensionOrder = []string{"record", "claim", "lease", "execution", "create",
 // Extensions is the source of the extension library, for FUNCTION LOAD.
 func Extensions() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#!lua name=%s\nlocal VERSION = '%d'\nlocal RECORD = {", ExtensionsName, ExtensionsVersion)
-	for i, f := range recordFields {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "'%s'", f)
-	}
-	b.WriteString("}\n")
+	fmt.Fprintf(&b, "#!lua name=%s\nlocal VERSION = '%d'\n", ExtensionsName, ExtensionsVersion)
 	parts := []string{"functions/shared.lua"}
 	for _, name := range extensionOrder {
 		parts = append(parts, "extensions/"+name+".lua")

@@ -149,20 +149,20 @@ func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (
 	}
 	limit := pageLimit(c.Limit)
 	var r ff.ListExpiredLeasesResult
+	var places []entry // of the leases: what the records say may differ
 	for {
 		found, more, err := s.lapsedEntries(ctx, c.AsOf, after, limit+1)
 		if err != nil {
 			return ff.ListExpiredLeasesResult{}, err
 		}
-		leases, err := s.lapsedLeases(ctx, found)
+		leases, at, err := s.lapsedLeases(ctx, found)
 		if err != nil {
 			return ff.ListExpiredLeasesResult{}, err
 		}
-		r.Leases = append(r.Leases, leases...)
+		r.Leases, places = append(r.Leases, leases...), append(places, at...)
 		if len(r.Leases) > limit {
 			r.Leases = r.Leases[:limit]
-			last := r.Leases[limit-1]
-			r.Next = entry{ms(last.ExpiresAt), last.ID.String()}.cursor()
+			r.Next = places[limit-1].cursor()
 			return r, nil
 		}
 		if !more {
@@ -176,18 +176,22 @@ func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (
 func (s *Store) lapsedEntries(ctx context.Context, asOf time.Time, after entry, limit int) (found []entry, more bool, err error) {
 	lowest := "-inf"
 	if after.id != "" {
-		lowest = after.score
+		lowest = "(" + after.score
 	}
-	commands := make([]valkey.Completed, s.partitions.Flow)
+	var commands []valkey.Completed
 	for p := range s.partitions.Flow {
-		commands[p] = s.client.B().Zrangebyscore().Key(tagOf(p).leaseExpiry()).Min(lowest).Max(ms(asOf)).Withscores().Limit(0, int64(limit)).Build()
+		index := tagOf(p).leaseExpiry()
+		commands = append(commands, s.client.B().Zrangebyscore().Key(index).Min(lowest).Max(ms(asOf)).Withscores().Limit(0, int64(limit)).Build())
+		if after.id != "" { // leases claimed together end together: the rest of them
+			commands = append(commands, s.client.B().Zrangebyscore().Key(index).Min(after.score).Max(after.score).Withscores().Build())
+		}
 	}
 	for _, r := range s.client.DoMulti(ctx, commands...) {
 		list, err := r.AsZScores()
 		if err != nil {
 			return nil, false, s.lift(ctx, err)
 		}
-		more = more || len(list) == limit
+		more = more || len(list) >= limit
 		for _, z := range list {
 			if e := (entry{strconv.FormatFloat(z.Score, 'f', -1, 64), z.Member}); after.id == "" || e.compare(after) > 0 {
 				found = append(found, e)
@@ -201,9 +205,11 @@ func (s *Store) lapsedEntries(ctx context.Context, asOf time.Time, after entry, 
 	return found, more && len(found) > 0, nil
 }
 
-// lapsedLeases reads the leases of entries; what is no lapsed lease is left out.
-func (s *Store) lapsedLeases(ctx context.Context, found []entry) (list []ff.ExpiredLease, err error) {
+// lapsedLeases reads the leases of entries, and gives the entries of those; what is
+// no lapsed lease is left out.
+func (s *Store) lapsedLeases(ctx context.Context, found []entry) (list []ff.ExpiredLease, at []entry, err error) {
 	var ids []ff.ExecutionID
+	var entries []entry
 	var commands []valkey.Completed
 	for _, e := range found {
 		id, err := ff.ParseExecutionID(e.id)
@@ -211,17 +217,20 @@ func (s *Store) lapsedLeases(ctx context.Context, found []entry) (list []ff.Expi
 			s.log.Error("an index has something that is no execution", "value", e.id)
 			continue
 		}
-		ids = append(ids, id)
+		ids, entries = append(ids, id), append(entries, e)
 		commands = append(commands, s.client.B().Hmget().Key(keysOf(id).core()).Field("ownership_state", "current_lease_id", "current_lease_epoch",
 			"current_attempt_index", "current_worker_instance_id", "lease_expires_at").Build())
 	}
 	if len(commands) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	for i, r := range s.client.DoMulti(ctx, commands...) {
 		v, err := r.ToArray()
-		if err != nil {
-			return nil, s.lift(ctx, err)
+		if err = s.lift(ctx, err); ff.CodeOf(err) == ff.CodeCorruption {
+			s.log.Error("an execution cannot be read and is left out", "execution", ids[i], "err", err)
+			continue
+		} else if err != nil {
+			return nil, nil, err
 		}
 		a := reply(v)
 		f := &fields{hash: "execution " + ids[i].String(), m: map[string]string{"lease": a.text(1), "epoch": a.text(2), "index": a.text(3), "at": a.text(5)}}
@@ -231,8 +240,8 @@ func (s *Store) lapsedLeases(ctx context.Context, found []entry) (list []ff.Expi
 		case f.err != nil:
 			s.log.Error("a lapsed lease cannot be read and is left out", "execution", ids[i], "err", f.err)
 		case !l.LeaseID.IsZero() && (o == ff.OwnershipLeased || o == ff.OwnershipLeaseExpired):
-			list = append(list, l)
+			list, at = append(list, l), append(at, entries[i])
 		}
 	}
-	return list, nil
+	return list, at, nil
 }

@@ -313,19 +313,24 @@ func (s *Store) ListPartition(ctx context.Context, c ff.ListPartition) (ff.ListP
 		return ff.ListPartitionResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
 	}
 	limit := pageLimit(c.Limit)
-	var page []string
+	var page []ff.ExecutionID
 	for cursor := uint64(0); ; {
 		scan, err := s.client.Do(ctx, s.client.B().Sscan().Key(tagOf(c.Partition).allExecutions()).Cursor(cursor).Count(1000).Build()).AsScanEntry()
 		if err != nil {
 			return ff.ListPartitionResult{}, s.lift(ctx, err)
 		}
-		for _, id := range scan.Elements {
-			if c.After.IsZero() || id > c.After.String() {
+		for _, text := range scan.Elements {
+			id, err := ff.ParseExecutionID(text)
+			if err != nil {
+				s.log.Error("an index has something that is no execution", "key", tagOf(c.Partition).allExecutions(), "value", text)
+				continue
+			}
+			if c.After.IsZero() || text > c.After.String() {
 				page = append(page, id)
 			}
 		}
 		if cursor = scan.Cursor; cursor == 0 || len(page) > 4*limit {
-			slices.Sort(page)
+			slices.SortFunc(page, func(a, b ff.ExecutionID) int { return cmp.Compare(a.String(), b.String()) })
 			page = slices.Compact(page)
 			page = page[:min(len(page), limit+1)]
 		}
@@ -333,18 +338,10 @@ func (s *Store) ListPartition(ctx context.Context, c ff.ListPartition) (ff.ListP
 			break
 		}
 	}
-	var r ff.ListPartitionResult
-	for i, text := range page {
-		id, err := ff.ParseExecutionID(text)
-		if err != nil {
-			s.log.Error("an index has something that is no execution", "key", tagOf(c.Partition).allExecutions(), "value", text)
-			continue
-		}
-		if i == limit {
-			r.Next = r.IDs[len(r.IDs)-1]
-			break
-		}
-		r.IDs = append(r.IDs, id)
+	r := ff.ListPartitionResult{IDs: page}
+	if len(page) > limit {
+		r.IDs = page[:limit]
+		r.Next = r.IDs[limit-1]
 	}
 	return r, nil
 }

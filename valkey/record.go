@@ -11,22 +11,9 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-// recordFields are the fields of the core that a record is made of, in the order
-// in which the extension functions give them. payload_encoding, failure_category,
-// execution_deadline_at and attempt_timeout_at are of this implementation.
-var recordFields = []string{
-	"namespace", "lane_id", "execution_kind", "priority", "creator_identity", "payload_encoding", "required_capabilities", "flow_id",
-	"lifecycle_phase", "ownership_state", "eligibility_state", "blocking_reason", "terminal_outcome", "attempt_state", "public_state",
-	"blocking_detail", "current_attempt_index", "current_attempt_id", "total_attempt_count", "retry_count", "replay_count", "lease_reclaim_count",
-	"current_lease_id", "current_lease_epoch", "current_worker_id", "current_worker_instance_id", "lease_acquired_at", "lease_expires_at",
-	"lease_last_renewed_at", "lease_renewal_deadline", "lease_expired_at", "lease_revoked_at", "lease_revoke_reason",
-	"pending_retry_reason", "pending_replay_reason", "pending_replay_requested_by", "pending_previous_attempt_index",
-	"created_at", "started_at", "completed_at", "last_transition_at", "last_mutation_at", "delay_until", "execution_deadline_at",
-	"attempt_timeout_at", "failure_reason", "failure_category", "cancellation_reason", "cancelled_by", "progress_pct", "progress_message",
-	"progress_updated_at",
-}
-
-// parts are what a record is made of: the core, and what is kept beside it.
+// parts are what a record is made of: the core, and what is kept beside it. Of the
+// fields of the core, payload_encoding, failure_category, execution_deadline_at and
+// attempt_timeout_at are of this implementation.
 type parts struct {
 	core                     map[string]string
 	policy                   string
@@ -242,22 +229,16 @@ func attemptOf(owner string, hash map[string]string) (ff.Attempt, error) {
 	return a, f.err
 }
 
-// coreOf gives the values of a record their names.
+// coreOf reads the fields of a record.
 func coreOf(values []valkey.ValkeyMessage) (map[string]string, error) {
-	if len(values) != len(recordFields) {
-		return nil, ff.Errorf(ff.CodeInternal, "a record of %d fields, want %d: the extension library is of another version", len(values), len(recordFields))
-	}
-	m := make(map[string]string, len(values))
-	for i := range values {
-		if values[i].IsNil() {
-			continue
-		}
-		v, err := values[i].ToString()
+	m := make(map[string]string, len(values)/2)
+	for i := 0; i+1 < len(values); i += 2 {
+		name, err := values[i].ToString()
 		if err != nil {
 			return nil, err
 		}
-		if v != "" {
-			m[recordFields[i]] = v
+		if m[name], err = values[i+1].ToString(); err != nil {
+			return nil, err
 		}
 	}
 	return m, nil

@@ -77,7 +77,7 @@ local function acquire(tag, base, id, x, now, w, index, policy, ...)
   redis.call('ZADD', lane_key(tag, x.lane_id, 'active'), expires, id)
   if timeout > 0 then
     redis.call('ZADD', 'ff:idx:' .. tag .. ':attempt_timeout', timeout_at, id)
-  else
+  elseif x.total_attempt_count ~= '0' then
     redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
   end
 end

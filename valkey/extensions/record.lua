@@ -1,21 +1,17 @@
--- Reading and writing the record of an execution. RECORD, the fields of a record
--- that the store reads, is put in front of the library from the store's own list.
+-- Reading and writing the record of an execution.
 
--- Reads a record: a table by field without those that are empty, and the values
--- in the order of RECORD. Nil when there is no such execution.
+-- Reads a whole record: a table by field without those that are empty, and the
+-- fields and values as they are stored. Nil when there is no such execution.
 local function load(core)
-  local values, x, found = redis.call('HMGET', core, unpack(RECORD)), {}, false
-  for i = 1, #RECORD do
-    local v = values[i]
-    if v then
-      found = true
-      if v ~= '' then
-        x[RECORD[i]] = v
-      end
-    end
-  end
-  if not found and redis.call('EXISTS', core) == 0 then
+  local values, x = redis.call('HGETALL', core), {}
+  if #values == 0 then
     return nil
+  end
+  for i = 1, #values, 2 do
+    local v = values[i + 1]
+    if v ~= '' then
+      x[values[i]] = v
+    end
   end
   return x, values
 end

@@ -39,7 +39,12 @@ local function purge(tag, base, id, x)
     'suspension:current', 'deps:meta', 'deps:unresolved', 'deps:all_edges', 'waitpoints', 'signals', 'policy'}) do
     add(base .. ':' .. name)
   end
-  for i = 0, number_of(x.total_attempt_count, 0) - 1 do
+  -- The number of attempts may be damaged: their list has those that there are.
+  local attempts = redis.pcall('ZRANGE', base .. ':attempts', 0, -1)
+  for i = 0, math.min(number_of(x.total_attempt_count, 0), 100) - 1 do
+    attempts[#attempts + 1] = string.format('%d', i)
+  end
+  for _, i in ipairs(attempts) do
     local attempt, stream = 'ff:attempt:' .. tag .. ':' .. id .. ':' .. i, 'ff:stream:' .. tag .. ':' .. id .. ':' .. i
     add(attempt)
     add(attempt .. ':usage')
