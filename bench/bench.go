@@ -64,9 +64,15 @@ type Report struct {
 	Workers     int                    `json:"workers"`
 	Payload     int                    `json:"payload"`
 	Preloaded   int                    `json:"preloaded"`
+	Batch       int                    `json:"batch,omitempty"`
 	SubmitsPerS float64                `json:"submits_per_s,omitempty"`
 	LifecyclesS float64                `json:"lifecycles_per_s,omitempty"`
 	Seconds     float64                `json:"seconds"`
+	// Ratio is the lifecycles per second with the preloaded executions stored, to
+	// those without.
+	Ratio float64 `json:"ratio,omitempty"`
+	// BytesEach is what one completed execution takes in the store.
+	BytesEach float64 `json:"bytes_per_execution,omitempty"`
 	LatencyMS   map[string]Percentiles `json:"latency_ms"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,8 @@ type Options struct {
 	// Preload is the number of completed executions that are stored before the
 	// measurement begins.
 	Preload int
+	// Batch is how many executions one submit has; 0 means 1.
+	Batch int
 	// Progress, when set, is told what is going on.
 	Progress func(phase string, done, of int)
 }
@@ -32,11 +35,13 @@ func (o *Options) Validate() error {
 		{"workers", o.Workers, 1, 10_000},
 		{"payload", o.Payload, 0, ff.MaxPayloadBytes},
 		{"preload", o.Preload, 0, 100_000_000},
+		{"batch", o.Batch, 0, ff.MaxBatch},
 	} {
 		if f.n < f.low || f.n > f.limit {
 			return ff.InvalidInput(f.name, "must be %d to %d (got %d)", f.low, f.limit, f.n)
 		}
 	}
+	o.Batch = max(o.Batch, 1)
 	if o.Progress == nil {
 		o.Progress = func(string, int, int) {}
 	}
@@ -54,28 +59,43 @@ func SubmitClaimComplete(ctx context.Context, b ff.Backend, o Options) (*Report,
 	if err != nil {
 		return nil, err
 	}
-	r.Tasks, r.Workers, r.Payload, r.Preloaded = o.Tasks, o.Workers, o.Payload, o.Preload
-	payload := make([]byte, o.Payload)
-	_, _ = rand.Read(payload)
-	run := cycle{b: b, payload: payload, workers: o.Workers, lane: ff.LaneID(fmt.Sprintf("bench-%d", time.Now().UnixNano()))}
+	r.describe(&o)
+	run := newCycle(b, &o)
 	if err := run.preload(ctx, o); err != nil {
 		return nil, fmt.Errorf("storing %d executions beforehand: %w", o.Preload, err)
 	}
 
+	return r, run.measure(ctx, o, r)
+}
+
+// describe puts the options into the report.
+func (r *Report) describe(o *Options) {
+	r.Tasks, r.Workers, r.Payload, r.Preloaded, r.Batch = o.Tasks, o.Workers, o.Payload, o.Preload, o.Batch
+}
+
+// newCycle makes a run with a lane of its own.
+func newCycle(b ff.Backend, o *Options) *cycle {
+	payload := make([]byte, o.Payload)
+	_, _ = rand.Read(payload)
+	return &cycle{b: b, payload: payload, workers: o.Workers, lane: ff.LaneID(fmt.Sprintf("bench-%d", time.Now().UnixNano()))}
+}
+
+// measure submits and works and fills in the figures.
+func (c *cycle) measure(ctx context.Context, o Options, r *Report) error {
 	start := time.Now()
-	if err := run.submit(ctx, o); err != nil {
-		return nil, fmt.Errorf("submitting: %w", err)
+	if err := c.submit(ctx, o); err != nil {
+		return fmt.Errorf("submitting: %w", err)
 	}
 	r.SubmitsPerS = float64(o.Tasks) / time.Since(start).Seconds()
-	if err := run.work(ctx, o); err != nil {
-		return nil, fmt.Errorf("working: %w", err)
+	if err := c.work(ctx, o); err != nil {
+		return fmt.Errorf("working: %w", err)
 	}
 	r.Seconds = time.Since(start).Seconds()
 	r.LifecyclesS = float64(o.Tasks) / r.Seconds
-	r.LatencyMS["submit"] = run.submits.percentiles()
-	r.LatencyMS["claim"] = run.claims.percentiles()
-	r.LatencyMS["complete"] = run.completes.percentiles()
-	return r, nil
+	r.LatencyMS["submit"] = c.submits.percentiles()
+	r.LatencyMS["claim"] = c.claims.percentiles()
+	r.LatencyMS["complete"] = c.completes.percentiles()
+	return nil
 }
 
 type cycle struct {
@@ -138,20 +158,31 @@ func (c *cycle) submit(ctx context.Context, o Options) error {
 	var next atomic.Int64
 	return parallel(ctx, c.workers, func(ctx context.Context, _ int) error {
 		for {
-			n := next.Add(1)
-			if n > int64(o.Tasks) {
+			last := next.Add(int64(o.Batch))
+			n := min(int64(o.Batch), int64(o.Tasks)-last+int64(o.Batch))
+			if n <= 0 {
 				return nil
 			}
 			start := time.Now()
-			if _, err := c.b.CreateExecution(ctx, ff.CreateExecution{Lane: c.lane, Kind: "bench", Payload: c.payload}); err != nil {
+			if err := c.submitSome(ctx, int(n)); err != nil {
 				return err
 			}
 			c.submits.since(start)
-			if n%1000 == 0 {
-				o.Progress("submit", int(n), o.Tasks)
+			if last%1000 == 0 {
+				o.Progress("submit", int(min(last, int64(o.Tasks))), o.Tasks)
 			}
 		}
 	})
+}
+
+func (c *cycle) submitSome(ctx context.Context, n int) error {
+	one := ff.CreateExecution{Lane: c.lane, Kind: "bench", Payload: c.payload}
+	if n == 1 {
+		_, err := c.b.CreateExecution(ctx, one)
+		return err
+	}
+	_, err := c.b.CreateExecutions(ctx, ff.CreateExecutions{Executions: slices.Repeat([]ff.CreateExecution{one}, n)})
+	return err
 }
 
 func (c *cycle) work(ctx context.Context, o Options) error {

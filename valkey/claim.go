@@ -198,6 +198,7 @@ func (s *Store) claimFrom(ctx context.Context, p uint16, lane ff.LaneID, c *ff.C
 		for i := range claimed {
 			if got, err := claimedOf(&claimed[i], c.Claimant, c.LeaseTTL, r.Now); err != nil {
 				s.log.Error("a claimed execution cannot be read; its lease will lapse", "partition", p, "lane", lane, "err", err)
+				more = true // it took the place of another
 			} else {
 				r.Claimed = append(r.Claimed, got)
 				*room -= len(got.Payload)

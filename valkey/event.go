@@ -256,7 +256,7 @@ func storedEventOf(p uint16, entry valkey.XRangeEntry) (storedEvent, error) {
 	f := &fields{hash: "event " + entry.ID, m: map[string]string{"at": v[0], "lease_id": v[3], "lease_epoch": v[4], "attempt_id": v[5],
 		"attempt_index": v[6], "flow_id": v[11], "execution_id": v[2]}}
 	e := ff.Event{Family: ff.FamilyLease, Type: ff.EventType(v[1]), ID: parsed(f, "execution_id", ff.ParseExecutionID), At: f.instant("at"),
-		FlowID: parsed(f, "flow_id", ff.ParseFlowID), LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: uint64(f.number("lease_epoch")),
+		FlowID: parsed(f, "flow_id", ff.ParseFlowID), LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: f.epoch("lease_epoch"),
 		AttemptID: parsed(f, "attempt_id", ff.ParseAttemptID), AttemptIndex: f.count("attempt_index"), Worker: ff.WorkerID(v[7]),
 		Instance: ff.WorkerInstanceID(v[8]), Reason: v[9], Outcome: ff.TerminalOutcome(v[10])}
 	if e.Type == ff.EventCompletion {

@@ -128,7 +128,7 @@ func (s *Store) RevokeLease(ctx context.Context, c ff.RevokeLease) (ff.RevokeLea
 		return ff.RevokeLeaseResult{}, err
 	}
 	f := &fields{hash: "execution " + c.ID.String(), m: map[string]string{"current_lease_id": a.text(2), "current_lease_epoch": a.text(3)}}
-	r := ff.RevokeLeaseResult{Already: a.text(1), LeaseID: parsed(f, "current_lease_id", ff.ParseLeaseID), LeaseEpoch: uint64(f.number("current_lease_epoch"))}
+	r := ff.RevokeLeaseResult{Already: a.text(1), LeaseID: parsed(f, "current_lease_id", ff.ParseLeaseID), LeaseEpoch: f.epoch("current_lease_epoch")}
 	return r, f.err
 }
 
@@ -234,7 +234,7 @@ func (s *Store) lapsedLeases(ctx context.Context, found []entry) (list []ff.Expi
 		}
 		a := reply(v)
 		f := &fields{hash: "execution " + ids[i].String(), m: map[string]string{"lease": a.text(1), "epoch": a.text(2), "index": a.text(3), "at": a.text(5)}}
-		l := ff.ExpiredLease{ID: ids[i], LeaseID: parsed(f, "lease", ff.ParseLeaseID), LeaseEpoch: uint64(f.number("epoch")),
+		l := ff.ExpiredLease{ID: ids[i], LeaseID: parsed(f, "lease", ff.ParseLeaseID), LeaseEpoch: f.epoch("epoch"),
 			AttemptIndex: f.count("index"), Instance: ff.WorkerInstanceID(a.text(4)), ExpiresAt: f.instant("at")}
 		switch o := ff.OwnershipState(a.text(0)); {
 		case f.err != nil:

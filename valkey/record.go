@@ -64,6 +64,16 @@ func (f *fields) count(name string) int {
 	return int(n)
 }
 
+// epoch reads the number of a lease. Functions cannot count beyond 2^53.
+func (f *fields) epoch(name string) uint64 {
+	n := f.number(name)
+	if n < 0 || n > 1<<53 {
+		f.fail(name, fmt.Sprintf("%s is %d, which is out of range", name, n))
+		return 0
+	}
+	return uint64(n)
+}
+
 func (f *fields) instant(name string) time.Time { return f.instantOf(name, f.m[name]) }
 
 func (f *fields) instantOf(name, v string) time.Time {
@@ -119,7 +129,7 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 		},
 		BlockingDetail: f.m["blocking_detail"], CurrentAttemptID: parsed(f, "current_attempt_id", ff.ParseAttemptID),
 		TotalAttempts: f.count("total_attempt_count"), RetryCount: f.count("retry_count"), ReplayCount: f.count("replay_count"),
-		ReclaimCount: f.count("lease_reclaim_count"), LeaseEpoch: uint64(f.number("current_lease_epoch")),
+		ReclaimCount: f.count("lease_reclaim_count"), LeaseEpoch: f.epoch("current_lease_epoch"),
 		LeaseExpiredAt: f.instant("lease_expired_at"), LeaseRevokedAt: f.instant("lease_revoked_at"), LeaseRevokeReason: f.m["lease_revoke_reason"],
 		PendingRetryReason: f.m["pending_retry_reason"], PendingReplayReason: f.m["pending_replay_reason"],
 		PendingReplayBy: f.m["pending_replay_requested_by"], PendingPreviousAttempt: int(f.number("pending_previous_attempt_index")),
@@ -216,7 +226,7 @@ func attemptOf(owner string, hash map[string]string) (ff.Attempt, error) {
 		State: word(f, "attempt_state", ff.AttemptStates), CreatedAt: f.instant("created_at"), StartedAt: f.instant("started_at"),
 		EndedAt: f.instant("ended_at"), SuspendedAt: f.instant("suspended_at"), ResumedAt: f.instant("resumed_at"),
 		Worker: ff.WorkerID(hash["worker_id"]), Instance: ff.WorkerInstanceID(hash["worker_instance_id"]),
-		LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: uint64(f.number("lease_epoch")), Suspension: hash["suspension_id"],
+		LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: f.epoch("lease_epoch"), Suspension: hash["suspension_id"],
 		FailureReason: hash["failure_reason"], FailureCategory: hash["failure_category"],
 		Cause:       orElse(hash["retry_reason"], orElse(hash["replay_reason"], hash["reclaim_reason"])),
 		RequestedBy: hash["replay_requested_by"], Previous: -1,

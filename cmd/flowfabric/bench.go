@@ -12,15 +12,18 @@ import (
 )
 
 func (a *app) benchCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Args: cobra.ArbitraryArgs, RunE: onlyCommands, Long: "Measures a store: --store sqlite:FILE in this process, or --server URL over HTTP."}
+	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Args: cobra.ArbitraryArgs, RunE: onlyCommands, Long: "Measures a store: --store sqlite:FILE or --store valkey://HOST in this process, or --server URL over HTTP."}
 	for _, s := range []struct {
 		name, short string
 		tasks       int
 		payload     int
+		preload     int
 		run         func(context.Context, ff.Backend, bench.Options) (*bench.Report, error)
 	}{
-		{"submit-claim-complete", "Submit executions, then claim and complete them", 10_000, 4096, bench.SubmitClaimComplete},
-		{"latency", "Time from a submit to the start of its handler on an idle store", 1000, 64, bench.Latency},
+		{"submit-claim-complete", "Submit executions, then claim and complete them", 10_000, 4096, 0, bench.SubmitClaimComplete},
+		{"latency", "Time from a submit to the start of its handler on an idle store", 1000, 64, 0, bench.Latency},
+		{"stored", "What stored executions cost: lifecycles with and without them", 20_000, 256, 1_000_000, bench.Stored},
+		{"footprint", "Bytes that one completed execution takes", 20_000, 0, 0, bench.Footprint},
 	} {
 		var o bench.Options
 		c := &cobra.Command{Use: s.name, Short: s.short, Args: exactly()}
@@ -37,10 +40,18 @@ func (a *app) benchCommand() *cobra.Command {
 		c.Flags().IntVar(&o.Tasks, "tasks", s.tasks, "executions")
 		c.Flags().IntVar(&o.Workers, "workers", 16, "concurrent callers, then workers")
 		c.Flags().IntVar(&o.Payload, "payload", s.payload, "input in bytes")
-		c.Flags().IntVar(&o.Preload, "preload", 0, "completed executions to store beforehand")
+		c.Flags().IntVar(&o.Preload, "preload", s.preload, "completed executions to store beforehand")
+		c.Flags().IntVar(&o.Batch, "batch", 1, "executions per submit")
 		parent.AddCommand(c)
 	}
 	return parent
+}
+
+func ratio(v float64) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 func (p *printer) report(r *bench.Report) {
@@ -53,7 +64,7 @@ func (p *printer) report(r *bench.Report) {
 	p.fields("scenario", r.Scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
 		"store", r.Store+" "+r.Version, "durability", r.Durability, "tasks", fmt.Sprint(r.Tasks), "workers", fmt.Sprint(r.Workers),
 		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS),
-		"lifecycles/s", rate(r.LifecyclesS), "seconds", fmt.Sprintf("%.2f", r.Seconds))
+		"lifecycles/s", rate(r.LifecyclesS), "bytes each", rate(r.BytesEach), "ratio", ratio(r.Ratio), "seconds", fmt.Sprintf("%.2f", r.Seconds))
 	var rows [][]string
 	for name, l := range r.LatencyMS {
 		ms := func(v float64) string { return fmt.Sprintf("%.2f ms", v) }

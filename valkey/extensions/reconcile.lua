@@ -57,30 +57,29 @@ end
 
 -- Executions whose lease was lost without the extensions having seen it: by a
 -- revocation or a mark of the compatible functions.
-local function find_lost(tag, lane, now)
+local function find_lost(try, tag, lane, now)
   local found = 0
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', lane_key(tag, lane, 'active'), '-inf', now, 'LIMIT', 0, 1000)) do
-    local x = load(base_of(tag, id) .. ':core')
-    if x and is_lost(x) then
-      found = found + redis.call('ZADD', lost_key(tag, lane), 'NX', score_of(x), id)
-    end
+    found = found + try(function()
+      local x = load(base_of(tag, id) .. ':core')
+      return x and is_lost(x) and redis.call('ZADD', lost_key(tag, lane), 'NX', score_of(x), id)
+    end)
   end
   if found > 0 then
     wake_lane(tag, lane)
   end
-  return found
 end
 
+local UNSUCCESSFUL = {failed = true, cancelled = true, expired = true, skipped = true}
+
 -- Executions that ended otherwise than by success without the extensions.
-local function find_outcomes(tag, lane, since, now)
-  local found = 0
+local function find_outcomes(try, tag, lane, since, now)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', lane_key(tag, lane, 'terminal'), since, now, 'LIMIT', 0, 2000)) do
-    local v = redis.call('HMGET', base_of(tag, id) .. ':core', 'terminal_outcome', 'created_at')
-    if v[1] and v[1] ~= 'success' and v[1] ~= 'none' and v[2] then
-      found = found + redis.call('ZADD', 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. v[1], 'NX', v[2], id)
-    end
+    try(function()
+      local v = redis.call('HMGET', base_of(tag, id) .. ':core', 'terminal_outcome', 'created_at')
+      return v[2] and UNSUCCESSFUL[v[1]] and redis.call('ZADD', 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. v[1], 'NX', v[2], id)
+    end)
   end
-  return found
 end
 
 -- KEYS: any of the partition. ARGV: the instant since which ends are looked at, the
@@ -100,17 +99,16 @@ redis.register_function('ffx_reconcile', function(keys, a)
     end
   end
   local lanes = redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')
+  -- An execution that cannot be read keeps nothing from the others.
   local function try(f, ...)
     local good, n = pcall(f, ...)
-    if not good then
-      errors = errors + 1
-    elseif n then
-      repaired = repaired + (n == true and 1 or n)
-    end
+    n = good and (n == true and 1 or n) or 0
+    errors, repaired = errors + (good and 0 or 1), repaired + n
+    return n
   end
   for _, lane in ipairs(lanes) do
-    try(find_lost, tag, lane, now)
-    try(find_outcomes, tag, lane, a[1], now)
+    find_lost(try, tag, lane, now)
+    find_outcomes(try, tag, lane, a[1], now)
   end
   if a[2] == '0' and complete_by_count(tag, lanes) then
     return {now, repaired, errors, '0'}

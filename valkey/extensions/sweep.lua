@@ -83,7 +83,7 @@ local function next_due(tag, base, id, x, retention)
   local kind, at
   local function earlier(k, when)
     when = tonumber(when)
-    if when and (not at or when < at) then
+    if when and when == when and (not at or when < at) then -- a damaged one may be no number
       kind, at = k, when
     end
   end
@@ -112,7 +112,7 @@ local function advance(s, key, id)
   end
   local kind, at = next_due(s.tag, base, id, x, s.retention)
   if kind ~= s.kind or at > s.now then
-    if kind ~= s.kind and s.stale(x) then
+    if kind ~= s.kind and s.stale(x, base, key) then
       redis.call('ZREM', key, id)
       return false, true
     end
@@ -137,9 +137,12 @@ end
 local function ended(x)
   return x.lifecycle_phase == 'terminal'
 end
+local function without_grant(_, base, key)
+  return string.sub(key, -7) == ':grants' and not is_granted(base)
+end
 local KINDS = {
   lease_expiry = {act = mark_lapsed, leaves = false, stale = not_active_any_more},
-  delayed_promoter = {act = promote, leaves = true, stale = never},
+  delayed_promoter = {act = promote, leaves = true, stale = without_grant},
   attempt_timeout = {act = time_out_attempt, leaves = true, stale = not_active_any_more},
   execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, leaves = true, stale = ended},
   retention_trimmer = {act = purge, leaves = true, stale = never},
@@ -171,7 +174,8 @@ local function sweep_range(s, key, min, max)
       if done then
         s.processed = s.processed + 1
       end
-      if not left then
+      -- By damage an entry may be in an index that its record does not name.
+      if not left or redis.call('ZSCORE', key, id) then
         offset = offset + 1
       end
     end
