@@ -5,11 +5,11 @@ import "fmt"
 // CheckStatus says how a check of a store came out.
 type CheckStatus string
 
+// The statuses: a warning is about what works and may hurt later, a problem about
+// what keeps the store from working or loses data.
 const (
-	CheckOK CheckStatus = "ok"
-	// CheckWarning is what works, and may hurt later.
+	CheckOK      CheckStatus = "ok"
 	CheckWarning CheckStatus = "warning"
-	// CheckProblem is what keeps the store from working, or loses data.
 	CheckProblem CheckStatus = "problem"
 )
 
@@ -51,15 +51,4 @@ func (l Checks) Count(s CheckStatus) (n int) {
 		}
 	}
 	return n
-}
-
-// Find returns the first check of a name that came out worst; nil when there is none.
-func (l Checks) Find(name string) (found *Check) {
-	rank := map[CheckStatus]int{CheckOK: 1, CheckWarning: 2, CheckProblem: 3}
-	for i := range l {
-		if l[i].Name == name && (found == nil || rank[l[i].Status] > rank[found.Status]) {
-			found = &l[i]
-		}
-	}
-	return found
 }

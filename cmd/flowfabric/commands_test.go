@@ -95,7 +95,7 @@ func TestCommandsAnswerWithJSONAndExitCodes(t *testing.T) {
 		{on("list", "--state", "asleep"), exitFailed, `unknown state "asleep" (one of waiting,`},
 		{on("list", "--limit", "5000"), exitFailed, "limit: must be 1 to 1000 (got 5000)"},
 		{[]string{"list", "--server", "http://127.0.0.1:1"}, exitUnavailable, "cannot reach the server at http://127.0.0.1:1"},
-		{[]string{"list", "--store", "valkey://x"}, exitFailed, "no valkey store"},
+		{[]string{"list", "--store", "postgres://x"}, exitFailed, "no postgres store"},
 		{[]string{"list", "--store", filepath.Join(dir, "missing", "x.db")}, exitUnavailable, "missing"},
 		{on("submit", "x", "--timeout", "-1s"), exitFailed, "attempt_timeout_ms: must be 0 to"},
 		{on("submit", "x", "--deadline", "-1s"), exitFailed, "(got -1000)"},
@@ -235,7 +235,7 @@ func TestSettingsAreRefusedNamingTheVariable(t *testing.T) {
 		"FF_FLOW_PARTITIONS=65536":          "invalid value for FF_FLOW_PARTITIONS: expected u16, got '65536'",
 		"FF_LEASE_EXPIRY_INTERVAL_MS=1.5":   "invalid value for FF_LEASE_EXPIRY_INTERVAL_MS: expected u64, got '1.5'",
 		"FF_RETENTION_TRIMMER_INTERVAL_S=x": "invalid value for FF_RETENTION_TRIMMER_INTERVAL_S: expected u64, got 'x'",
-		"FF_BACKEND=valkey":                 "invalid value for FF_BACKEND: this version has no valkey store",
+		"FF_BACKEND=postgres":               "invalid value for FF_BACKEND: this version has no postgres store",
 		"FF_BACKEND=oracle":                 "invalid value for FF_BACKEND: unknown backend 'oracle'",
 		"FF_CORS_ORIGINS=":                  "invalid value for FF_CORS_ORIGINS: must not be empty",
 		"FF_LISTEN_ADDR=0.0.0.0:0":          "reachable from other machines and no token is set",
@@ -249,9 +249,9 @@ func TestSettingsAreRefusedNamingTheVariable(t *testing.T) {
 }
 
 func TestVariablesWithoutEffectAreNamed(t *testing.T) {
-	d := launch(t, []string{"FF_LANES=a,b", "FF_SQLITE_PATH=:memory:", "FF_LISTEN_ADDR=127.0.0.1:0"}, "serve")
+	d := launch(t, []string{"FF_LANES=a,b", "FF_DEV_MODE=1", "FF_SQLITE_PATH=:memory:", "FF_LISTEN_ADDR=127.0.0.1:0"}, "serve")
 	eventually(t, "it says so", func() bool {
-		return strings.Contains(d.stderr.String(), "FF_LANES") && strings.Contains(d.stderr.String(), "listening")
+		return strings.Contains(d.stderr.String(), "FF_LANES") && strings.Contains(d.stderr.String(), "FF_DEV_MODE") && strings.Contains(d.stderr.String(), "listening")
 	})
 	d.stop(t)
 }

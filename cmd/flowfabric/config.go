@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,87 +18,113 @@ import (
 )
 
 // settings are the environment variables of `serve` and `dev` (spec 09 §1). The
-// tags are the whole truth: docs/configuration.md is made from them.
+// tags are the whole truth: docs/configuration.md is made from them. A variable
+// with a tag `only` has no effect on other kinds of stores.
 type settings struct {
-	Listen     string      `env:"FF_LISTEN_ADDR" doc:"Address of the HTTP API. Beyond loopback a token is needed, or --open." flag:"--listen"`
-	Token      string      `env:"FF_API_TOKEN" doc:"Token that every request must carry; none by default." flag:"--token"`
-	Origins    csv         `env:"FF_CORS_ORIGINS" doc:"Origins of pages that may call the API, separated by commas; * for any. None by default." flag:"--cors-origin"`
-	Backend    string      `env:"FF_BACKEND" doc:"Store: sqlite. This version has no other."`
-	SQLitePath string      `env:"FF_SQLITE_PATH" doc:"SQLite file, or :memory:." flag:"--store sqlite:PATH"`
-	Flow       positiveU16 `env:"FF_FLOW_PARTITIONS" doc:"Partitions of executions and flows; fixed when a store is first used."`
-	Budget     positiveU16 `env:"FF_BUDGET_PARTITIONS" doc:"Partitions of budgets; fixed when a store is first used."`
-	Quota      positiveU16 `env:"FF_QUOTA_PARTITIONS" doc:"Partitions of quota policies; fixed when a store is first used."`
+	Listen  string `env:"FF_LISTEN_ADDR" doc:"Address of the HTTP API. Beyond loopback a token is needed, or --open." flag:"--listen"`
+	Token   string `env:"FF_API_TOKEN" doc:"Token that every request must carry; none by default." flag:"--token"`
+	Origins csv    `env:"FF_CORS_ORIGINS" doc:"Origins of pages that may call the API, separated by commas; * for any. None by default." flag:"--cors-origin"`
+
+	Store storeSettings
 
 	LeaseExpiry       milliseconds `env:"FF_LEASE_EXPIRY_INTERVAL_MS" doc:"Longest time, in milliseconds, between two looks for lost leases. What is due is done at once."`
 	Delayed           milliseconds `env:"FF_DELAYED_PROMOTER_INTERVAL_MS" doc:"The same for delayed executions, in milliseconds."`
 	AttemptTimeout    seconds      `env:"FF_ATTEMPT_TIMEOUT_INTERVAL_S" doc:"The same for attempt timeouts, in seconds."`
 	ExecutionDeadline seconds      `env:"FF_EXECUTION_DEADLINE_INTERVAL_S" doc:"The same for deadlines, in seconds."`
 	Retention         seconds      `env:"FF_RETENTION_TRIMMER_INTERVAL_S" doc:"The same for executions whose retention is over, in seconds."`
+	Index             seconds      `env:"FF_INDEX_RECONCILER_INTERVAL_S" doc:"Time in seconds between two repairs of indexes that a peer or a loss left incomplete." only:"valkey"`
 }
-
-// defaultStore is where `serve` keeps its data.
-const defaultStore = "flowfabric.db"
 
 func defaultSettings() settings {
 	return settings{
-		Listen: server.DefaultListen, Backend: "sqlite", SQLitePath: defaultStore,
-		Flow: positiveU16(ff.DefaultPartitionConfig.Flow), Budget: positiveU16(ff.DefaultPartitionConfig.Budget), Quota: positiveU16(ff.DefaultPartitionConfig.Quota),
+		Listen: server.DefaultListen, Store: defaultStoreSettings(),
 		LeaseExpiry: milliseconds(engine.DefaultLeaseExpiry), Delayed: milliseconds(engine.DefaultDelayed),
-		AttemptTimeout: seconds(engine.DefaultAttemptTimeout), ExecutionDeadline: seconds(engine.DefaultExecutionDeadline), Retention: seconds(engine.DefaultRetention),
+		AttemptTimeout: seconds(engine.DefaultAttemptTimeout), ExecutionDeadline: seconds(engine.DefaultExecutionDeadline),
+		Retention: seconds(engine.DefaultRetention), Index: seconds(engine.DefaultIndex),
 	}
 }
 
 // idle are variables of the reference that have no effect in this version. They
 // are named when they are set, so that nobody relies on them.
 var idle = []string{
-	"FF_HOST", "FF_PORT", "FF_TLS", "FF_CLUSTER", "FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS", "FF_MAX_CONCURRENT_STREAM_OPS",
-	"FF_MAX_CONCURRENT_TAIL", "FF_LANES", "FF_INDEX_RECONCILER_INTERVAL_S", "FF_SUSPENSION_TIMEOUT_INTERVAL_S", "FF_PENDING_WP_EXPIRY_INTERVAL_S",
-	"FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S", "FF_QUOTA_RECONCILER_INTERVAL_S", "FF_UNBLOCK_INTERVAL_S",
-	"FF_DEPENDENCY_RECONCILER_INTERVAL_S", "FF_FLOW_PROJECTOR_INTERVAL_S", "FF_CANCEL_RECONCILER_INTERVAL_S", "FF_EDGE_CANCEL_DISPATCHER_INTERVAL_S",
-	"FF_EDGE_CANCEL_RECONCILER_INTERVAL_S", "FF_POSTGRES_URL", "FF_POSTGRES_POOL_SIZE", "FF_SQLITE_POOL_SIZE", "FF_DEV_MODE", "FF_FORCE_LUA_RELOAD",
+	"FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS", "FF_MAX_CONCURRENT_STREAM_OPS", "FF_MAX_CONCURRENT_TAIL",
+	"FF_SUSPENSION_TIMEOUT_INTERVAL_S", "FF_PENDING_WP_EXPIRY_INTERVAL_S", "FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S",
+	"FF_QUOTA_RECONCILER_INTERVAL_S", "FF_UNBLOCK_INTERVAL_S", "FF_DEPENDENCY_RECONCILER_INTERVAL_S", "FF_FLOW_PROJECTOR_INTERVAL_S",
+	"FF_CANCEL_RECONCILER_INTERVAL_S", "FF_EDGE_CANCEL_DISPATCHER_INTERVAL_S", "FF_EDGE_CANCEL_RECONCILER_INTERVAL_S",
+	"FF_POSTGRES_URL", "FF_POSTGRES_POOL_SIZE", "FF_SQLITE_POOL_SIZE", "FF_DEV_MODE",
+}
+
+// variable is one environment variable: the field that it fills, with its tags.
+type variable struct {
+	reflect.StructField
+	value reflect.Value
+}
+
+func (v *variable) name() string { return v.Tag.Get("env") }
+
+// variables lists the fields of settings that have a variable, in their order.
+func variables(of reflect.Value) (list []variable) {
+	for i := range of.NumField() {
+		f := variable{of.Type().Field(i), of.Field(i)}
+		if f.name() == "" {
+			list = append(list, variables(f.value)...)
+		} else {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// ineffective names the variables that are set and have no effect on a kind of
+// store.
+func ineffective(kind string) (names []string) {
+	for _, v := range variables(reflect.ValueOf(settings{})) {
+		if only := v.Tag.Get("only"); only != "" && only != kind && os.Getenv(v.name()) != "" {
+			names = append(names, v.name())
+		}
+	}
+	return names
 }
 
 // loadSettings reads the environment (spec 09 §1.1). Errors name the variable.
 func loadSettings() (settings, error) {
 	s := defaultSettings()
-	if err := refuseEmptyNumbers(); err != nil {
+	if err := readEnvironment(&s); err != nil {
 		return s, err
-	}
-	err := env.ParseWithOptions(&s, env.Options{FuncMap: map[reflect.Type]env.ParserFunc{
-		reflect.TypeFor[positiveU16]():  func(v string) (any, error) { return parsePositiveU16(v) },
-		reflect.TypeFor[milliseconds](): func(v string) (any, error) { d, err := parseInterval(v, time.Millisecond); return milliseconds(d), err },
-		reflect.TypeFor[seconds]():      func(v string) (any, error) { d, err := parseInterval(v, time.Second); return seconds(d), err },
-		reflect.TypeFor[csv]():          func(v string) (any, error) { return parseCSV(v), nil },
-	}})
-	if err != nil {
-		return s, settingsError(err)
 	}
 	if v, set := os.LookupEnv("FF_CORS_ORIGINS"); set && v == "" {
 		return s, invalidVariable("FF_CORS_ORIGINS", "must not be empty; unset it to allow no other origin")
 	}
-	switch s.Backend = strings.ToLower(s.Backend); s.Backend {
-	case "sqlite", "":
-		s.Backend = "sqlite"
-	case "valkey", "postgres":
-		return s, invalidVariable("FF_BACKEND", fmt.Sprintf("this version has no %s store; use sqlite", s.Backend))
-	default:
-		return s, invalidVariable("FF_BACKEND", fmt.Sprintf("unknown backend '%s': expected 'sqlite'", s.Backend))
+	return s, s.Store.validate()
+}
+
+func readEnvironment[T any](s *T) error {
+	all := variables(reflect.ValueOf(s).Elem())
+	if err := refuseEmptyNumbers(all); err != nil {
+		return err
 	}
-	return s, nil
+	err := env.ParseWithOptions(s, env.Options{FuncMap: map[reflect.Type]env.ParserFunc{
+		reflect.TypeFor[positiveU16]():  func(v string) (any, error) { return parsePositiveU16(v) },
+		reflect.TypeFor[port]():         func(v string) (any, error) { return parsePort(v) },
+		reflect.TypeFor[database]():     func(v string) (any, error) { n, err := parseU16(v); return database(n), err },
+		reflect.TypeFor[boolean]():      func(v string) (any, error) { b, err := parseWord(v, "1", "true"); return boolean(b), err },
+		reflect.TypeFor[reload]():       func(v string) (any, error) { b, err := parseWord(v, "1", "true", "yes"); return reload(b), err },
+		reflect.TypeFor[milliseconds](): func(v string) (any, error) { d, err := parseInterval(v, time.Millisecond); return milliseconds(d), err },
+		reflect.TypeFor[seconds]():      func(v string) (any, error) { d, err := parseInterval(v, time.Second); return seconds(d), err },
+		reflect.TypeFor[csv]():          func(v string) (any, error) { return parseCSV(v), nil },
+	}})
+	return settingsError(all, err)
 }
 
 // refuseEmptyNumbers refuses numbers that are set and empty: the parser would
 // take them as unset.
-func refuseEmptyNumbers() error {
-	t := reflect.TypeFor[settings]()
-	for i := range t.NumField() {
-		f := t.Field(i)
+func refuseEmptyNumbers(all []variable) error {
+	for _, f := range all {
 		if kind := f.Type.Kind(); kind != reflect.Uint16 && kind != reflect.Int64 {
 			continue
 		}
-		name := f.Tag.Get("env")
-		if v, set := os.LookupEnv(name); set && v == "" {
-			return invalidVariable(name, "expected a number, got ''")
+		if v, set := os.LookupEnv(f.name()); set && v == "" {
+			return invalidVariable(f.name(), "expected a number, got ''")
 		}
 	}
 	return nil
@@ -108,15 +135,20 @@ func invalidVariable(name, message string) error {
 }
 
 // settingsError names the first variable whose value was refused.
-func settingsError(err error) error {
-	var all env.AggregateError
+func settingsError(all []variable, err error) error {
+	if err == nil {
+		return nil
+	}
+	var several env.AggregateError
 	var refused env.ParseError
-	if errors.As(err, &all) && len(all.Errors) > 0 {
-		err = all.Errors[0]
+	if errors.As(err, &several) && len(several.Errors) > 0 {
+		err = several.Errors[0]
 	}
 	if errors.As(err, &refused) {
-		if f, ok := reflect.TypeFor[settings]().FieldByName(refused.Name); ok {
-			return invalidVariable(f.Tag.Get("env"), refused.Err.Error())
+		for _, f := range all {
+			if f.Name == refused.Name {
+				return invalidVariable(f.name(), refused.Err.Error())
+			}
 		}
 	}
 	return ff.Errorf(ff.CodeInvalidInput, "reading the environment: %w", err)
@@ -125,6 +157,10 @@ func settingsError(err error) error {
 type (
 	csv          []string
 	positiveU16  uint16
+	port         uint16
+	database     uint16
+	boolean      bool
+	reload       bool
 	milliseconds time.Duration
 	seconds      time.Duration
 )
@@ -132,16 +168,43 @@ type (
 func (m milliseconds) String() string { return strconv.FormatInt(time.Duration(m).Milliseconds(), 10) }
 func (s seconds) String() string      { return strconv.Itoa(int(time.Duration(s).Seconds())) }
 func (c csv) String() string          { return strings.Join(c, ",") }
+func (p port) String() string         { return strconv.Itoa(int(p)) }
+func (d database) String() string     { return strconv.Itoa(int(d)) }
 
-func parsePositiveU16(v string) (positiveU16, error) {
+func parseU16(v string) (uint64, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 16)
 	if err != nil {
 		return 0, fmt.Errorf("expected u16, got '%s'", v)
 	}
-	if n == 0 {
-		return 0, fmt.Errorf("must be > 0 (used as divisor in partition math)")
+	return n, nil
+}
+
+func parsePositiveU16(v string) (positiveU16, error) {
+	n, err := parseU16(v)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("must be > 0 (used as divisor in partition math)")
 	}
-	return positiveU16(n), nil
+	return positiveU16(n), err
+}
+
+func parsePort(v string) (port, error) {
+	n, err := parseU16(v)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("must be 1 to 65535, got 0")
+	}
+	return port(n), err
+}
+
+// parseWord reads a switch: words that turn it on, or 0 or false. Other words are
+// refused, because they would be taken for what they are not (quirk 09 Q27).
+func parseWord(v string, on ...string) (bool, error) {
+	switch word := strings.ToLower(strings.TrimSpace(v)); {
+	case slices.Contains(on, word):
+		return true, nil
+	case word == "", word == "0", word == "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("expected %s, 0 or false, got '%s'", strings.Join(on, ", "), v)
 }
 
 // parseInterval reads a number of units. Zero means the shortest interval that

@@ -94,20 +94,24 @@ Numbers are decimal; a value that does not fit ends the start with exit code 1 a
 | variable | default | flag | meaning |
 | --- | --- | --- | --- |
 `)
-	s := reflect.ValueOf(defaultSettings())
-	for i := range s.NumField() {
-		f := s.Type().Field(i)
-		def := fmt.Sprint(s.Field(i).Interface())
+	for _, v := range variables(reflect.ValueOf(defaultSettings())) {
+		def := fmt.Sprint(v.value.Interface())
 		if def != "" {
 			def = "`" + def + "`"
 		}
-		flag := f.Tag.Get("flag")
+		flag := v.Tag.Get("flag")
 		if flag != "" {
 			flag = "`" + flag + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Tag.Get("env"), def, flag, f.Tag.Get("doc"))
+		meaning := v.Tag.Get("doc")
+		if only := v.Tag.Get("only"); only != "" {
+			meaning += " (" + only + ")"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", v.name(), def, flag, meaning)
 	}
-	b.WriteString("\nOther commands read `FLOWFABRIC_SERVER` (URL of the server), `FF_API_TOKEN` (its token) and `NO_COLOR`.\n")
+	b.WriteString("\nA variable with `(sqlite)` or `(valkey)` behind its meaning has no effect on other stores; the server says so\nwhen it is set.\n")
+	b.WriteString("\nOther commands read `FLOWFABRIC_SERVER` (URL of the server), `FF_API_TOKEN` (its token) and `NO_COLOR`.\n" +
+		"With `--store valkey://…` they also read `FF_VALKEY_USER`, `FF_VALKEY_PASSWORD`, `FF_FORCE_LUA_RELOAD` and the counts of partitions.\n")
 	b.WriteString("\n## Variables of the reference without effect\n\nWhen one of these is set, the server says once that it has no effect in this version:\n\n")
 	for _, name := range idle {
 		fmt.Fprintf(&b, "- `%s`\n", name)

@@ -151,11 +151,16 @@ func launch(t testing.TB, env []string, args ...string) *daemon {
 
 var listening = regexp.MustCompile(`on (http://[^\s]+)`)
 
-// serve starts a server on a store and waits until it answers.
+// serve starts a server on a SQLite file and waits until it answers.
 func serve(t testing.TB, store, listen string, args ...string) (*daemon, string) {
 	t.Helper()
 	d := launch(t, nil, append([]string{"serve", "--store", "sqlite:" + store, "--listen", listen}, args...)...)
-	var base string
+	return d, d.answers(t)
+}
+
+// answers waits until a server answers, and returns its URL.
+func (d *daemon) answers(t testing.TB) (base string) {
+	t.Helper()
 	eventually(t, "the server listens", func() bool {
 		select {
 		case <-d.ended:
@@ -173,7 +178,22 @@ func serve(t testing.TB, store, listen string, args ...string) (*daemon, string)
 		}
 		return err == nil
 	})
-	return d, base
+	return base
+}
+
+// bodyOf reads a page of a server.
+func bodyOf(t testing.TB, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // stop ends a daemon gracefully and expects exit code 0.

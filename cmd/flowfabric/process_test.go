@@ -6,8 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,7 +109,7 @@ func TestWaitingForAResultSurvivesTheServer(t *testing.T) {
 	id := strings.TrimSpace(ok(t, "submit", "echo", "--payload", "1", "--server", base))
 	waiter := launch(t, nil, "result", id, "--wait", "50s", "--server", base)
 	eventually(t, "the execution has been looked at", func() bool {
-		return strings.Contains(metricsOf(t, base), `path="/v1/executions/{id}/record",status="200"`)
+		return strings.Contains(bodyOf(t, base+"/metrics"), `path="/v1/executions/{id}/record",status="200"`)
 	})
 	if err := server.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -126,20 +124,6 @@ func TestWaitingForAResultSurvivesTheServer(t *testing.T) {
 	if err := waiter.wait(); err != nil {
 		t.Errorf("the result was not waited for: %v: %s", err, waiter.stderr)
 	}
-}
-
-func metricsOf(t *testing.T, base string) string {
-	t.Helper()
-	resp, err := http.Get(base + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 func TestAWorkerOnALocalStoreNeedsNoServer(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	ff "github.com/flowfabric/flowfabric"
-	"github.com/flowfabric/flowfabric/backend"
 	"github.com/flowfabric/flowfabric/client"
 )
 
@@ -137,7 +136,7 @@ func (a *app) printError(err error, code int) {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "flowfabric", Short: "Durable execution for Go teams: submit work that must not be lost, and work on it",
-		Long:          "FlowFabric runs work that must not be lost: executions with leases, retries, delays and deadlines,\non an embedded SQLite store or over HTTP. Start with: flowfabric dev",
+		Long:          "FlowFabric runs work that must not be lost: executions with leases, retries, delays and deadlines,\non an embedded SQLite store, on Valkey or over HTTP. Start with: flowfabric dev",
 		SilenceErrors: true, SilenceUsage: true, Version: ff.Version,
 		Args: cobra.ArbitraryArgs, RunE: onlyCommands,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
@@ -148,7 +147,7 @@ func (a *app) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print JSON for programs")
 	flags.StringVar(&a.server, "server", envOr("FLOWFABRIC_SERVER", defaultServer), "URL of the server (FLOWFABRIC_SERVER)")
-	flags.StringVar(&a.store, "store", "", "use a store directly instead of a server, for example sqlite:flowfabric.db")
+	flags.StringVar(&a.store, "store", "", "use a store directly instead of a server: sqlite:FILE or valkey://HOST")
 	flags.StringVar(&a.token, "token", os.Getenv("FF_API_TOKEN"), "token of the server (FF_API_TOKEN)")
 	flags.Lookup("token").DefValue = ""
 	flags.Lookup("server").DefValue = defaultServer
@@ -161,7 +160,7 @@ func (a *app) root() *cobra.Command {
 		"run": {a.serveCommand(), a.devCommand(), a.demoCommand(), a.workerCommand()},
 		"use": {a.submitCommand(), a.getCommand(), a.listCommand(), a.resultCommand(), a.cancelCommand(), a.replayCommand(), a.priorityCommand(),
 			a.revokeCommand(), a.explainCommand(), a.lanesCommand(), a.workersCommand(), a.eventsCommand()},
-		"more": {a.benchCommand(), a.versionCommand()},
+		"more": {a.doctorCommand(), a.libraryCommand(), a.benchCommand(), a.versionCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -177,22 +176,6 @@ func envOr(name, otherwise string) string {
 		return v
 	}
 	return otherwise
-}
-
-// open opens the store that the command is about: --store, or the server.
-func (a *app) open(ctx context.Context) (ff.Backend, error) {
-	if a.timeout <= 0 {
-		return nil, usageError("--timeout-call must be above 0 (got %s)", a.timeout)
-	}
-	url := a.store
-	if url == "" {
-		url = a.server
-	}
-	options := []client.Option{client.WithToken(a.token), client.WithTimeout(a.timeout)}
-	if a.insecure {
-		options = append(options, client.WithInsecureToken())
-	}
-	return backend.Open(ctx, url, backend.Options{Client: options})
 }
 
 // withStore runs a command on the store.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/flowfabric/flowfabric/internal/metrics"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/flowfabric/flowfabric/valkey"
 )
 
 type serveFlags struct {
@@ -35,7 +37,7 @@ func (f *serveFlags) add(c *cobra.Command, synchronous string) {
 	flags.StringVar(&f.listen, "listen", server.DefaultListen, "address of the HTTP API (FF_LISTEN_ADDR)")
 	flags.StringSliceVar(&f.origins, "cors-origin", nil, "origin of pages that may call the API, * for any; may be repeated (FF_CORS_ORIGINS)")
 	flags.BoolVar(&f.open, "open", false, "listen beyond loopback without a token")
-	flags.StringVar(&f.synchronous, "synchronous", synchronous, "what a commit waits for: full (survives loss of power), normal, off")
+	flags.StringVar(&f.synchronous, "synchronous", synchronous, "what a commit to SQLite waits for: full (survives loss of power), normal, off")
 	flags.DurationVar(&f.retention, "retention", ff.DefaultRetention, "how long executions are kept after they ended")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -45,20 +47,17 @@ func (a *app) serveCommand() *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use: "serve", Short: "Serve the HTTP API on a store and run its background loops", Args: exactly(),
-		Long:    "Serves the HTTP API on a store, ./" + defaultStore + " by default, and runs the background loops.\nEnvironment variables are read as docs/configuration.md says; flags win over them.",
-		Example: "  flowfabric serve\n  flowfabric serve --store sqlite:/var/lib/flowfabric/data.db --listen 0.0.0.0:9090 --token \"$TOKEN\"",
+		Long:    "Serves the HTTP API on a store, ./" + defaultStore + " by default, and runs the background loops.\nAny number of servers may share a Valkey; a SQLite file belongs to one.\nEnvironment variables are read as docs/configuration.md says; flags win over them.",
+		Example: "  flowfabric serve\n  flowfabric serve --store sqlite:/var/lib/flowfabric/data.db --listen 0.0.0.0:9090 --token \"$TOKEN\"\n  flowfabric serve --store valkey://localhost:6379",
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		s, err := f.settings(c, a)
 		if err != nil {
 			return err
 		}
-		url := a.store
-		if url == "" {
-			url = "sqlite:" + s.SQLitePath
-		}
+		url := cmp.Or(a.store, s.Store.location())
 		return a.serve(c.Context(), &f, s, url, func(base string) {
-			fmt.Fprintf(a.stderr, "Serving %s on %s\nTry: flowfabric submit hello --payload '\"world\"'%s\n", strings.TrimPrefix(url, "sqlite:"), base, serverHint(base))
+			fmt.Fprintf(a.stderr, "Serving %s on %s\nTry: flowfabric submit hello --payload '\"world\"'%s\n", strings.TrimPrefix(shown(url), "sqlite:"), base, serverHint(base))
 		})
 	}
 	f.add(c, "full")
@@ -81,7 +80,7 @@ func (a *app) devCommand() *cobra.Command {
 	}
 	c.RunE = func(c *cobra.Command, _ []string) (err error) {
 		if a.store != "" {
-			return usageError("dev has a temporary store of its own; keep data with: flowfabric serve --store '%s'", a.store)
+			return usageError("dev has a temporary store of its own; keep data with: flowfabric serve --store '%s'", shown(a.store))
 		}
 		s, err := f.settings(c, a)
 		if err != nil {
@@ -145,8 +144,9 @@ func (f *serveFlags) logger(a *app) (*slog.Logger, error) {
 
 // serve runs a server and an engine on a store until ctx ends.
 func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, ready func(base string)) (err error) {
-	if strings.HasPrefix(url, "http") {
-		return usageError("serve needs a store of its own, not the store of another server (%s)", url)
+	kind := kindOf(url)
+	if kind == kindServer {
+		return usageError("serve needs a store of its own, not the store of another server (%s)", shown(url))
 	}
 	log, err := f.logger(a)
 	if err != nil {
@@ -157,23 +157,21 @@ func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, 
 			log.Warn("this environment variable has no effect in this version", "variable", name)
 		}
 	}
+	for _, name := range ineffective(kind) {
+		log.Warn("this environment variable has no effect on this kind of store", "variable", name, "store", kind)
+	}
 	measured, err := metrics.New()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, measured.Close(context.WithoutCancel(ctx))) }()
-	partitions := ff.PartitionConfig{Flow: uint16(s.Flow), Budget: uint16(s.Budget), Quota: uint16(s.Quota)}
-	if os.Getenv("FF_FLOW_PARTITIONS")+os.Getenv("FF_BUDGET_PARTITIONS")+os.Getenv("FF_QUOTA_PARTITIONS") == "" {
-		partitions = ff.PartitionConfig{} // those of the store
-	}
-	store, err := backend.Open(ctx, url, backend.Options{SQLite: sqlite.Options{
-		Partitions: partitions, Synchronous: sqlite.Synchronous(f.synchronous), Retention: f.retention, Logger: log}})
+	store, err := f.openStore(ctx, &s.Store, url, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	loops, err := engine.New(store, engine.Options{LeaseExpiry: time.Duration(s.LeaseExpiry), Delayed: time.Duration(s.Delayed),
-		AttemptTimeout: time.Duration(s.AttemptTimeout), ExecutionDeadline: time.Duration(s.ExecutionDeadline), Retention: time.Duration(s.Retention),
+		AttemptTimeout: time.Duration(s.AttemptTimeout), ExecutionDeadline: time.Duration(s.ExecutionDeadline), Retention: time.Duration(s.Retention), Index: time.Duration(s.Index),
 		Logger: log, Meter: measured.Meter()})
 	if err != nil {
 		return err
@@ -189,6 +187,23 @@ func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, 
 	}
 	ready(baseURL(l.Addr()))
 	return runBoth(ctx, log, loops, api, l)
+}
+
+// openStore opens the store of a server.
+func (f *serveFlags) openStore(ctx context.Context, s *storeSettings, url string, log *slog.Logger) (ff.Backend, error) {
+	url, err := completeURL(url, s.User, s.Password)
+	if err != nil {
+		return nil, err
+	}
+	o := backend.Options{SQLite: sqlite.Options{Partitions: s.partitions(), Synchronous: sqlite.Synchronous(f.synchronous), Retention: f.retention, Logger: log}}
+	if kindOf(url) == kindValkey {
+		lanes, err := s.lanes()
+		if err != nil {
+			return nil, err
+		}
+		o.Valkey = valkey.Options{Partitions: s.partitions(), Lanes: lanes, Retention: f.retention, ForceReload: bool(s.ForceReload), Logger: log}
+	}
+	return backend.Open(ctx, url, o)
 }
 
 // runBoth runs the loops and the server. The loops outlive the server, so that

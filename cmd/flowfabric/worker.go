@@ -34,6 +34,7 @@ type workerFlags struct {
 	permanent                                            []int
 	concurrency                                          int
 	lease, drain                                         time.Duration
+	loops                                                bool
 }
 
 func (a *app) workerCommand() *cobra.Command {
@@ -49,8 +50,13 @@ Exit code 0 completes the execution. Any other fails the attempt, with the end o
 standard error as the reason; whether another attempt follows is for the execution's
 policy to say, except for the codes of --permanent, which are final. The command
 and what it started are ended when the execution is cancelled, times out or is lost:
-first asked (SIGTERM), then killed. What a command leaves running is killed as well.`,
-		Example: "  flowfabric worker run --exec 'tr a-z A-Z'\n  flowfabric worker run --lane media --kind resize --exec ./resize.sh --concurrency 4",
+first asked (SIGTERM), then killed. What a command leaves running is killed as well.
+
+The worker talks to a server (--server URL), or to the store itself (--store). Then it
+also runs the store's background loops, unless --loops=false leaves them to servers. A
+Valkey may have any number of workers and servers; only servers delete executions whose
+retention is over, because they know how long that is. A SQLite file is this worker's alone.`,
+		Example: "  flowfabric worker run --exec 'tr a-z A-Z'\n  flowfabric worker run --lane media --kind resize --exec ./resize.sh --concurrency 4\n  flowfabric worker run --store valkey://localhost:6379 --exec 'tr a-z A-Z'",
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.runWorker(c.Context(), &f) }
 	flags := c.Flags()
@@ -64,6 +70,7 @@ first asked (SIGTERM), then killed. What a command leaves running is killed as w
 	flags.IntVar(&f.concurrency, "concurrency", 1, "commands at a time")
 	flags.DurationVar(&f.lease, "lease", ff.DefaultLeaseTTL, "how long an execution stays with a worker that has gone silent")
 	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long running commands may go on when the worker stops")
+	flags.BoolVar(&f.loops, "loops", true, "with --store, run the store's background loops as well")
 	flags.IntSliceVar(&f.permanent, "permanent", nil, "exit code that is final; may be repeated")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -82,13 +89,13 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := a.open(ctx)
+	b, err := a.openFor(ctx, connectPatience, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if a.store != "" && !strings.HasPrefix(a.store, "http") {
-		stop, err := runEngine(ctx, b, log)
+	if kind := kindOf(a.location()); f.loops && kind != kindServer {
+		stop, err := runEngine(ctx, b, kind, log)
 		if err != nil {
 			return err
 		}
@@ -110,9 +117,12 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 	return w.Run(ctx)
 }
 
-// runEngine runs the background loops of a store that this process has for
-// itself.
-func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func() error, err error) {
+// runEngine runs the background loops of a store. One that others share keeps what
+// its servers want to keep.
+func runEngine(ctx context.Context, b ff.Maintenance, kind string, log *slog.Logger) (stop func() error, err error) {
+	if kind == kindValkey {
+		b = withoutRetention{b}
+	}
 	e, err := engine.New(b, engine.Options{Logger: log})
 	if err != nil {
 		return nil, err
@@ -121,6 +131,16 @@ func runEngine(ctx context.Context, b ff.Backend, log *slog.Logger) (stop func()
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
 	return func() error { cancel(); return <-ended }, nil
+}
+
+// withoutRetention is a store from which nothing is deleted.
+type withoutRetention struct{ ff.Maintenance }
+
+func (w withoutRetention) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
+	if c.Kind == ff.SweepRetention {
+		return ff.SweepResult{}, nil
+	}
+	return w.Maintenance.Sweep(ctx, c)
 }
 
 // connectWorker waits for a server that is not up yet.

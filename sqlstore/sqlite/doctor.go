@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,7 +102,7 @@ func diagnoseContent(ctx context.Context, checks *ff.Checks, path string, want f
 		checks.Problem("content", "give the path of a store", "%s", reason(err))
 		return
 	}
-	c, err := openConn(path, zs.OpenReadOnly, "busy_timeout = 5000", "query_only = on")
+	c, err := openUntouched(path)
 	if err != nil {
 		checks.Problem("content", "restore the file from a backup", "%s", err)
 		return
@@ -110,7 +111,7 @@ func diagnoseContent(ctx context.Context, checks *ff.Checks, path string, want f
 	c.SetInterrupt(ctx.Done())
 	// The size keeps the short check away: the whole one follows.
 	if err := inspectContent(c, path, checkedSize+1); err != nil {
-		checks.Problem("content", "see above all that it is the right file", "%s", reason(err))
+		checks.Problem("content", "give the path of a store, or restore the file from a backup", "%s", reason(err))
 		return
 	}
 	diagnoseSchema(checks, c)
@@ -126,6 +127,16 @@ func diagnoseContent(ctx context.Context, checks *ff.Checks, path string, want f
 	}
 }
 
+// openUntouched opens a file for reading. Where nobody has it open it is taken as it
+// lies there, because SQLite would otherwise leave files beside it.
+func openUntouched(path string) (*conn, error) {
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+		return openConn(path, zs.OpenReadOnly, "busy_timeout = 5000", "query_only = on")
+	}
+	lying := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: "immutable=1"}
+	return openConn(lying.String(), zs.OpenReadOnly|zs.OpenURI, "query_only = on")
+}
+
 func diagnoseSchema(checks *ff.Checks, c *conn) {
 	version, err := c.number("pragma user_version")
 	if err != nil {
@@ -136,11 +147,6 @@ func diagnoseSchema(checks *ff.Checks, c *conn) {
 		checks.OK("schema", "version %d; the next server of this version brings it to %d", version, newest)
 	} else {
 		checks.OK("schema", "version %d", version)
-	}
-	mode, err := c.text("pragma journal_mode")
-	if err != nil || mode != "wal" {
-		checks.Warning("durability", "the next server of this version turns it on", "the journal mode is %s, not wal", mode)
-		return
 	}
 	checks.OK("durability", "wal; the server syncs each commit unless it was started with --synchronous normal or off")
 }

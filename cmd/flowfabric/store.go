@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/backend"
+	"github.com/flowfabric/flowfabric/client"
+	"github.com/flowfabric/flowfabric/valkey"
+)
+
+// The kinds of stores, as FF_BACKEND and warnings name them.
+const (
+	kindSQLite = "sqlite"
+	kindValkey = "valkey"
+	kindServer = "server"
+)
+
+// kindOf is the kind of store that a URL or path leads to.
+func kindOf(store string) string {
+	switch scheme, _, found := strings.Cut(store, ":"); {
+	case found && slices.Contains(valkey.Schemes, scheme):
+		return kindValkey
+	case found && (scheme == "http" || scheme == "https"):
+		return kindServer
+	}
+	return kindSQLite
+}
+
+// shown is a store for people: never with a password.
+func shown(store string) string {
+	switch kindOf(store) {
+	case kindValkey:
+		if t, err := valkey.ParseURL(store); err == nil {
+			return t.String()
+		}
+		return "the Valkey of --store"
+	case kindServer:
+		if u, err := url.Parse(store); err == nil {
+			return u.Redacted()
+		}
+		return "the server of --store"
+	}
+	if scheme, _, found := strings.Cut(store, "://"); found && scheme != "sqlite" {
+		return scheme + "://…"
+	}
+	return store
+}
+
+// completeURL gives the URL of a Valkey the user and password of the environment,
+// unless it has its own. It refuses URLs in which a part of a password stands
+// where it would be shown.
+func completeURL(store, user, password string) (string, error) {
+	if kindOf(store) != kindValkey {
+		return store, nil
+	}
+	_, rest, _ := strings.Cut(store, "://")
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
+		return "", ff.InvalidInput("store", "an @ stands behind the address: in a user or password write %%40 for @, %%2F for /, %%3F for ? and %%23 for #")
+	}
+	u, err := url.Parse(store)
+	if err != nil || u.User != nil || user+password == "" {
+		return store, nil //nolint:nilerr // who opens the store refuses the URL
+	}
+	u.User = url.UserPassword(user, password)
+	return u.String(), nil
+}
+
+// location is the store that the command is about: --store, or the server.
+func (a *app) location() string {
+	if a.store != "" {
+		return a.store
+	}
+	return a.server
+}
+
+// commandPatience is how long commands that end by themselves try to reach a Valkey.
+const commandPatience = 5 * time.Second
+
+// open opens the store that the command is about.
+func (a *app) open(ctx context.Context) (ff.Backend, error) {
+	return a.openFor(ctx, commandPatience, nil)
+}
+
+// openFor opens the store, trying for some time to reach a Valkey; log may be nil.
+func (a *app) openFor(ctx context.Context, patience time.Duration, log *slog.Logger) (ff.Backend, error) {
+	options, err := a.clientOptions()
+	if err != nil {
+		return nil, err
+	}
+	o := backend.Options{Client: options}
+	location := a.location()
+	if kindOf(location) == kindValkey {
+		s, err := loadStoreSettings()
+		if err != nil {
+			return nil, err
+		}
+		if location, err = completeURL(location, s.User, s.Password); err != nil {
+			return nil, err
+		}
+		o.Valkey = valkey.Options{Partitions: s.partitions(), ForceReload: bool(s.ForceReload), Connect: patience, Logger: log}
+	}
+	return backend.Open(ctx, location, o)
+}
+
+func (a *app) clientOptions() ([]client.Option, error) {
+	if a.timeout <= 0 {
+		return nil, usageError("--timeout-call must be above 0 (got %s)", a.timeout)
+	}
+	options := []client.Option{client.WithToken(a.token), client.WithTimeout(a.timeout)}
+	if a.insecure {
+		options = append(options, client.WithInsecureToken())
+	}
+	return options, nil
+}
