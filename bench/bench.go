@@ -55,25 +55,25 @@ type Percentiles struct {
 // Report is the result of a scenario. Figures that a scenario does not have are
 // left out.
 type Report struct {
-	Scenario    string                 `json:"scenario"`
-	Machine     Machine                `json:"machine"`
-	Store       string                 `json:"store"`
-	Version     string                 `json:"store_version"`
-	Durability  string                 `json:"durability"`
-	Tasks       int                    `json:"tasks"`
-	Workers     int                    `json:"workers"`
-	Payload     int                    `json:"payload"`
-	Preloaded   int                    `json:"preloaded"`
-	Batch       int                    `json:"batch,omitempty"`
-	SubmitsPerS float64                `json:"submits_per_s,omitempty"`
-	LifecyclesS float64                `json:"lifecycles_per_s,omitempty"`
-	Seconds     float64                `json:"seconds"`
+	Scenario    string  `json:"scenario"`
+	Machine     Machine `json:"machine"`
+	Store       string  `json:"store"`
+	Version     string  `json:"store_version"`
+	Durability  string  `json:"durability"`
+	Tasks       int     `json:"tasks"`
+	Workers     int     `json:"workers"`
+	Payload     int     `json:"payload"`
+	Preloaded   int     `json:"preloaded"`
+	Batch       int     `json:"batch,omitempty"`
+	SubmitsPerS float64 `json:"submits_per_s,omitempty"`
+	LifecyclesS float64 `json:"lifecycles_per_s,omitempty"`
+	Seconds     float64 `json:"seconds"`
 	// Ratio is the lifecycles per second with the preloaded executions stored, to
 	// those without.
 	Ratio float64 `json:"ratio,omitempty"`
 	// BytesEach is what one completed execution takes in the store.
-	BytesEach float64 `json:"bytes_per_execution,omitempty"`
-	LatencyMS   map[string]Percentiles `json:"latency_ms"`
+	BytesEach float64                `json:"bytes_per_execution,omitempty"`
+	LatencyMS map[string]Percentiles `json:"latency_ms"`
 }
 
 func newReport(ctx context.Context, scenario string, b ff.Admin) (*Report, error) {

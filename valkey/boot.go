@@ -62,7 +62,7 @@ func (s *Store) connect(ctx context.Context, t *Target) error {
 		if err != nil {
 			return s.lift(ctx, err)
 		}
-		s.client = client
+		s.client = &bounded{Client: client, timeout: t.option.ConnWriteTimeout}
 	}
 	m, err := s.plain(ctx, s.client.B().Ping().Build())
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *Store) connect(ctx context.Context, t *Target) error {
 // old with an error that is worth another try. In a cluster the oldest node counts.
 func (s *Store) checkVersion(ctx context.Context) error {
 	oldest, text := version{1 << 30, 0}, ""
-	for address, node := range s.primaries() {
+	for address, node := range s.primaries(ctx) {
 		m, err := node.Do(ctx, node.B().Info().Section("server").Build()).ToString()
 		if err != nil {
 			return s.lift(ctx, err)
@@ -100,13 +100,13 @@ func (s *Store) checkVersion(ctx context.Context) error {
 }
 
 // primaries are the nodes that take writes, by address.
-func (s *Store) primaries() map[string]valkey.Client {
+func (s *Store) primaries(ctx context.Context) map[string]valkey.Client {
 	if !s.cluster {
 		return map[string]valkey.Client{s.location: s.client}
 	}
 	nodes := map[string]valkey.Client{}
 	for address, node := range s.client.Nodes() {
-		role, err := node.Do(context.Background(), node.B().Role().Build()).ToArray()
+		role, err := node.Do(ctx, node.B().Role().Build()).ToArray()
 		if err != nil || len(role) == 0 {
 			continue
 		}
@@ -207,7 +207,7 @@ func (s *Store) seedLanes(ctx context.Context, o *Options) error { return s.anno
 // readDurability reads what an acknowledged command survives, and says so once.
 func (s *Store) readDurability(ctx context.Context, _ *Options) error {
 	worst := ""
-	for address, node := range s.primaries() {
+	for address, node := range s.primaries(ctx) {
 		d := s.nodeDurability(ctx, node)
 		if worst == "" || strings.Contains(d, "no append-only file") {
 			worst = d

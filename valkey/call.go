@@ -25,14 +25,34 @@ func (s *Store) completed(c *call) valkey.Completed {
 // failover or FUNCTION FLUSH, they are loaded and the call is repeated: a missing
 // function has done nothing (spec 02 §8.4).
 func (s *Store) do(ctx context.Context, c *call) (valkey.ValkeyMessage, error) {
+	if err := s.open(); err != nil {
+		return valkey.ValkeyMessage{}, err
+	}
 	m, err := s.client.Do(ctx, s.completed(c)).ToMessage()
-	if isMissing(err) {
+	for n := 0; isMissing(err) && n < maxReloads; n++ {
 		if err = s.reload(ctx); err == nil {
 			m, err = s.client.Do(ctx, s.completed(c)).ToMessage()
 		}
 	}
 	return m, s.lift(ctx, err)
 }
+
+var errClosed = ff.NewError(ff.CodeUnavailable, "the store is closed")
+
+// open refuses commands of a closed store: the client of a cluster might still
+// send them.
+func (s *Store) open() error {
+	select {
+	case <-s.quit:
+		return errClosed
+	default:
+		return nil
+	}
+}
+
+// maxReloads bounds how often one call loads the libraries: they may get lost again
+// before it is repeated.
+const maxReloads = 10
 
 // doMulti makes calls together, in one pipeline per node. Each has its own error.
 func (s *Store) doMulti(ctx context.Context, calls []call) []result {
@@ -58,6 +78,9 @@ type result struct {
 
 // plain runs a command that is no function.
 func (s *Store) plain(ctx context.Context, c valkey.Completed) (valkey.ValkeyMessage, error) {
+	if err := s.open(); err != nil {
+		return valkey.ValkeyMessage{}, err
+	}
 	m, err := s.client.Do(ctx, c).ToMessage()
 	if valkey.IsValkeyNil(err) {
 		err = nil
@@ -82,7 +105,7 @@ func (s *Store) lift(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	if errors.Is(err, valkey.ErrClosing) {
-		return ff.NewError(ff.CodeUnavailable, "the store is closed")
+		return errClosed
 	}
 	if e, ok := valkey.IsValkeyErr(err); ok {
 		return liftReply(e)

@@ -19,6 +19,9 @@ func (s *Store) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
 		return ff.ClaimResult{}, err
 	}
 	if c.Wait == 0 {
+		if s.wakeups.lookedLately(c.Lanes) {
+			return s.claimLikely(ctx, &c)
+		}
 		return s.claimAnywhere(ctx, &c)
 	}
 	s.wakeups.start(ctx)
@@ -85,7 +88,7 @@ func (s *Store) await(ctx context.Context, woken <-chan struct{}, end <-chan tim
 	case <-end:
 		return false, nil
 	case <-s.quit:
-		return false, ff.NewError(ff.CodeUnavailable, "the store is closed")
+		return false, errClosed
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
@@ -177,7 +180,7 @@ func (s *Store) claimFrom(ctx context.Context, p uint16, lane ff.LaneID, c *ff.C
 	for more := true; more && len(r.Claimed) < c.Max && *room > 0; {
 		limit := c.Max - len(r.Claimed)
 		call := callClaim(p, lane, c, limit, *room, skipped)
-		m, err := s.do(ctx, &call)
+		m, err := s.claimCall(ctx, &call)
 		if err != nil {
 			return err
 		}
@@ -208,11 +211,16 @@ func (s *Store) claimFrom(ctx context.Context, p uint16, lane ff.LaneID, c *ff.C
 	return nil
 }
 
+// claimParts is how many parts a claim gives for an execution.
+const claimParts = 9
+
+var errClaimShape = ff.NewError(ff.CodeInternal, "a claim of another shape than expected")
+
 // claimedOf makes the record after a claim from that before it, by the rule.
 func claimedOf(m *valkey.ValkeyMessage, who ff.Claimant, ttl time.Duration, now time.Time) (c ff.Claimed, err error) {
 	list, err := m.ToArray()
-	if err != nil || len(list) != 9 {
-		return c, ff.NewError(ff.CodeInternal, "a claim of another shape than expected")
+	if err != nil || len(list) != claimParts {
+		return c, errClaimShape
 	}
 	a := reply(list)
 	id, err := ff.ParseExecutionID(a.text(0))
@@ -331,7 +339,11 @@ func (s *Store) ClaimGranted(ctx context.Context, c ff.ClaimGranted) (ff.ClaimGr
 		return ff.ClaimGrantedResult{}, err
 	}
 	call := callClaimGranted(&c)
-	r, err := s.answer(ctx, &call)
+	m, err := s.claimCall(ctx, &call)
+	if err != nil {
+		return ff.ClaimGrantedResult{}, err
+	}
+	r, err := readReply(call.function, &m)
 	if err != nil {
 		return ff.ClaimGrantedResult{}, err
 	}

@@ -3,7 +3,6 @@ package valkey_test
 import (
 	"flag"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +36,7 @@ func TestConformanceCluster(t *testing.T) {
 	clock := valkeytest.NewClock(t)
 	cluster := valkeytest.StartCluster(t, valkeytest.WithClock(clock))
 	modelRuns(t, 60)
-	exercise(t, clock, "valkey://"+strings.Join(cluster.Addrs(), ",")+"?cluster=true", cluster.Nodes...)
+	exercise(t, clock, cluster.URL(), cluster.Nodes...)
 }
 
 // modelRuns says how often the model test runs, some 33 commands each time, unless

@@ -137,6 +137,9 @@ func (d *doctor) missing(address string, err error, spare bool) {
 		switch word {
 		case "NOAUTH", "WRONGPASS":
 			c.Name = "authenticated"
+			if word == "NOAUTH" {
+				c.Detail = address + ": the server wants a password"
+			}
 			c.Advice = "give the right user and password: in the URL, valkey://user:password@host, or in FF_VALKEY_USER and FF_VALKEY_PASSWORD"
 		case "NOPERM":
 			c.Name, c.Advice = "permissions", "let the user connect: ACL SETUSER "+d.user()+" "+neededPermissions

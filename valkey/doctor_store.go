@@ -46,6 +46,7 @@ func (d *doctor) slots(ctx context.Context, p *patient, primaries int) {
 		d.checks = append(d.checks, p.checks...)
 		return
 	}
+	info = strings.TrimPrefix(info, "txt:") // which tells the format of the text
 	state, assigned := infoField(info, "cluster_state"), infoField(info, "cluster_slots_assigned")
 	served, _ := strconv.Atoi(infoField(info, "cluster_slots_ok"))
 	if state != "ok" || served < allSlots {

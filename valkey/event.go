@@ -233,7 +233,7 @@ func (s *Store) horizon(ctx context.Context) (string, error) {
 		return "+", nil
 	}
 	slowest := int64(1<<63 - 1)
-	for _, node := range s.primaries() {
+	for _, node := range s.primaries(ctx) {
 		list, err := node.Do(ctx, node.B().Time().Build()).AsIntSlice()
 		if err != nil || len(list) < 2 {
 			return "", s.lift(ctx, err)
@@ -265,51 +265,176 @@ func storedEventOf(p uint16, entry valkey.XRangeEntry) (storedEvent, error) {
 	return storedEvent{at, e}, f.err
 }
 
-// eventsOf reads the events of one execution: it has the list of their entries.
+// eventsOf reads the events of one execution: those of the log, of which it has a
+// list, and those that compatible functions left in its lease history. Each change
+// is in one of the two.
 func (s *Store) eventsOf(ctx context.Context, c *ff.ReadEvents, at *eventCursor) ([]ff.Event, error) {
-	p := c.ID.Partition()
-	if p >= s.partitions.Flow {
+	if c.ID.Partition() >= s.partitions.Flow {
 		return nil, nil
 	}
-	list, err := s.blob(ctx, keysOf(c.ID).events())
+	all, err := s.positionsOf(ctx, c.ID)
 	if err != nil {
 		return nil, err
 	}
-	var commands []valkey.Completed
+	all = slices.DeleteFunc(all, func(e storedEvent) bool { return at.passed(e.at) })
 	limit := pageLimit(c.Limit)
 	var page []ff.Event
-	ids := strings.Fields(string(list))
-	for len(page) < limit && len(ids) > 0 {
-		commands = commands[:0]
-		for len(ids) > 0 && len(commands) < limit {
-			if position, ok := parseStreamID(ids[0]); ok && !at.passed(eventPosition{position.ms, position.seq, p}) {
-				commands = append(commands, s.client.B().Xrange().Key(tagOf(p).events()).Start(ids[0]).End(ids[0]).Build())
-			}
-			ids = ids[1:]
+	for len(page) < limit && len(all) > 0 {
+		some := all[:min(limit, len(all))]
+		all = all[len(some):]
+		if err := s.readEntries(ctx, some); err != nil {
+			return nil, err
 		}
-		for _, r := range s.client.DoMulti(ctx, commands...) {
-			entries, err := r.AsXRange()
-			if err != nil && !valkey.IsValkeyNil(err) {
-				return nil, s.lift(ctx, err)
+		for _, f := range some {
+			if len(page) == limit {
+				return page, nil
 			}
-			for _, entry := range entries {
-				f, err := storedEventOf(p, entry)
-				if err != nil {
-					return nil, err
-				}
-				if len(page) == limit {
-					return page, nil
-				}
-				at.pass(f.at)
-				if c.Family == "" || c.Family == f.e.Family {
-					f.e.Cursor = ff.EventCursor(at.String())
-					page = append(page, f.e)
-				}
+			at.pass(f.at)
+			if f.e.Type != "" && (c.Family == "" || c.Family == f.e.Family) {
+				f.e.Cursor = ff.EventCursor(at.String())
+				page = append(page, f.e)
 			}
 		}
 	}
 	return page, nil
 }
+
+// positionsOf are all events of an execution, in order; those of the log without
+// their contents.
+func (s *Store) positionsOf(ctx context.Context, id ff.ExecutionID) (all []storedEvent, err error) {
+	k := keysOf(id)
+	replies := s.client.DoMulti(ctx, s.client.B().Get().Key(k.events()).Build(), s.client.B().Xrange().Key(k.leaseHistory()).Start("-").End("+").Build(),
+		s.client.B().Hmget().Key(k.core()).Field(endFields...).Build())
+	list, err := replies[0].AsBytes()
+	if err != nil && !valkey.IsValkeyNil(err) {
+		return nil, s.lift(ctx, err)
+	}
+	for _, entry := range strings.Fields(string(list)) {
+		if position, ok := parseStreamID(entry); ok {
+			position.partition = id.Partition()
+			all = append(all, storedEvent{at: position})
+		}
+	}
+	history, err := replies[1].AsXRange()
+	if err != nil && !valkey.IsValkeyNil(err) {
+		return nil, s.lift(ctx, err)
+	}
+	for _, entry := range history {
+		e, err := historyEvent(id, entry)
+		if err != nil {
+			s.log.Error("an entry of a lease history cannot be read and is left out", "execution", id, "entry", entry.ID, "err", err)
+			continue
+		}
+		all = append(all, e)
+	}
+	end, err := replies[2].ToArray()
+	if err != nil {
+		return nil, s.lift(ctx, err)
+	}
+	slices.SortStableFunc(all, func(a, b storedEvent) int { return a.at.compare(b.at) })
+	if e, ok := endEvent(id, end); ok {
+		// Whoever ended it while it was held has told so.
+		from, _ := slices.BinarySearchFunc(all, eventPosition{ms: e.at.ms}, func(s storedEvent, p eventPosition) int { return cmp.Compare(s.at.ms, p.ms) })
+		if err := s.readEntries(ctx, all[from:]); err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(all[from:], func(s storedEvent) bool { return s.e.Type == ff.EventCompletion }) {
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// readEntries reads the contents of those events that are in the log. What has been
+// trimmed stays without.
+func (s *Store) readEntries(ctx context.Context, some []storedEvent) error {
+	var commands []valkey.Completed
+	var missing []int
+	for i, e := range some {
+		if e.e.Type == "" {
+			missing = append(missing, i)
+			commands = append(commands, s.client.B().Xrange().Key(tagOf(e.at.partition).events()).Start(e.at.id()).End(e.at.id()).Build())
+		}
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	for i, r := range s.client.DoMulti(ctx, commands...) {
+		entries, err := r.AsXRange()
+		if err != nil && !valkey.IsValkeyNil(err) {
+			return s.lift(ctx, err)
+		}
+		for _, entry := range entries {
+			if some[missing[i]], err = storedEventOf(some[missing[i]].at.partition, entry); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// historyPartition stands in cursors for the lease history of the execution. No
+// partition has this number as long as there are fewer than the most.
+const historyPartition = 1<<16 - 1
+
+// releaseOutcomes are the ends that the history knows as releases.
+var releaseOutcomes = map[string]ff.TerminalOutcome{"completed": ff.OutcomeSuccess, "cancelled": ff.OutcomeCancelled, "failed_terminal": ff.OutcomeFailed}
+
+// historyEvent reads an entry of a lease history (spec 01 §6.3).
+func historyEvent(id ff.ExecutionID, entry valkey.XRangeEntry) (storedEvent, error) {
+	at, ok := parseStreamID(entry.ID)
+	at.partition = historyPartition
+	v := entry.FieldValues
+	f := &fields{hash: "lease history of " + id.String(), m: v}
+	e := ff.Event{Family: ff.FamilyLease, Type: ff.EventType(v["event"]), ID: id, At: f.instant("ts"), LeaseID: parsed(f, "lease_id", ff.ParseLeaseID),
+		LeaseEpoch: uint64(f.number("lease_epoch")), AttemptID: parsed(f, "attempt_id", ff.ParseAttemptID), AttemptIndex: f.count("attempt_index"),
+		Worker: ff.WorkerID(v["worker_id"]), Instance: ff.WorkerInstanceID(v["worker_instance_id"]), Reason: v["reason"]}
+	switch e.Type {
+	case ff.EventAcquired, ff.EventLeaseExpired, ff.EventRevoked:
+	case ff.EventReleased:
+		e.Outcome = releaseOutcomes[e.Reason]
+		if rest, expired := strings.CutPrefix(e.Reason, "expired:"); expired {
+			e.Outcome, e.Reason = ff.OutcomeExpired, rest
+		}
+		if e.Outcome != "" {
+			e.Family, e.Type = ff.FamilyCompletion, ff.EventCompletion
+		}
+	case ff.EventReclaimed:
+		e.LeaseID, e.LeaseEpoch = parsed(f, "new_lease_id", ff.ParseLeaseID), uint64(f.number("new_lease_epoch"))
+		e.AttemptID, e.AttemptIndex = parsed(f, "new_attempt_id", ff.ParseAttemptID), f.count("new_attempt_index")
+	case ff.EventReplayInitiated:
+		e.Reason = v["replay_type"]
+	default:
+		f.fail("event", fmt.Sprintf("event is %.40q, which is not known", v["event"]))
+	}
+	if !ok || e.At.IsZero() {
+		f.fail("ts", "the entry has no time")
+	}
+	return storedEvent{at, e}, f.err
+}
+
+var endFields = []string{"lifecycle_phase", "terminal_outcome", "completed_at", "cancellation_reason", "failure_reason", "current_attempt_index", "flow_id"}
+
+// endEvent is the completion of an execution that a compatible function ended while
+// nobody held it, which leaves no entry.
+func endEvent(id ff.ExecutionID, end reply) (storedEvent, bool) {
+	f := &fields{hash: "execution " + id.String(), m: map[string]string{}}
+	for i, name := range endFields {
+		f.m[name] = end.text(i)
+	}
+	e := ff.Event{Family: ff.FamilyCompletion, Type: ff.EventCompletion, ID: id, At: f.instant("completed_at"), FlowID: parsed(f, "flow_id", ff.ParseFlowID),
+		AttemptIndex: f.count("current_attempt_index"), Reason: f.m["failure_reason"], Outcome: ff.TerminalOutcome(f.m["terminal_outcome"])}
+	if f.err != nil || f.m["lifecycle_phase"] != string(ff.PhaseTerminal) || e.At.IsZero() {
+		return storedEvent{}, false
+	}
+	if e.Outcome == ff.OutcomeCancelled {
+		e.Reason = f.m["cancellation_reason"]
+	}
+	return storedEvent{eventPosition{ms: uint64(e.At.UnixMilli()), seq: endSequence, partition: historyPartition}, e}, true
+}
+
+// endSequence is behind the entries of the same millisecond.
+const endSequence = 1 << 32
 
 // passed reports whether an entry is before the cursor.
 func (c *eventCursor) passed(p eventPosition) bool {

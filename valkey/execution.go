@@ -145,6 +145,9 @@ func (s *Store) create(ctx context.Context, items []submission) ([]ff.CreateExec
 			return nil, ff.Errorf(ff.CodeCorruption, "the idempotency key %.60q names %.60q, which is no execution", items[i].c.IdempotencyKey, r.text(1))
 		}
 		results[i] = ff.CreateExecutionResult{ID: id, State: ff.PublicState(r.text(2)), Duplicate: r.number(0) == 1}
+		if lane := items[i].c.Lane; id.Partition() != s.partitions.LanePartition(lane) {
+			s.wakeups.hint(lane, id.Partition())
+		}
 	}
 	return results, nil
 }
@@ -234,9 +237,13 @@ func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, 
 			if err != nil {
 				return nil, err
 			}
+			if n := len(list); n > 0 {
+				endFollowed(&list[n-1], &a)
+			}
 			list = append(list, a)
 		}
 	}
+	endLast(&list[len(list)-1], &x)
 	return list, nil
 }
 

@@ -177,12 +177,16 @@ func callSweep(partition uint16, kind ff.SweepKind, retention, bound string, lim
 	return call{function: "ffx_sweep", keys: []string{tagOf(partition).allExecutions()}, args: []string{string(kind), retention, bound, strconv.Itoa(limit)}}
 }
 
-func callReconcile(partition uint16, since, cursor string, lanes []ff.LaneID) call {
-	c := call{function: "ffx_reconcile", keys: []string{tagOf(partition).allExecutions()}, args: []string{since, cursor}}
+func callReconcile(partition uint16, cursor string, lanes []ff.LaneID) call {
+	c := call{function: "ffx_reconcile", keys: []string{tagOf(partition).allExecutions()}, args: []string{cursor}}
 	for _, l := range lanes {
 		c.args = append(c.args, string(l))
 	}
 	return c
+}
+
+func callPlaces(partition uint16) call {
+	return call{function: "ffx_places", keys: []string{tagOf(partition).allExecutions()}}
 }
 
 func callCounts(partition uint16) call {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valkey-io/valkey-go"
-
 	ff "github.com/flowfabric/flowfabric"
 )
 
@@ -107,6 +105,9 @@ func (s *Store) listSources(ctx context.Context, c *ff.ListExecutions, after ent
 		}
 		return list, err
 	}
+	if _, err := s.lanesByPartition(ctx); err != nil {
+		return nil, err
+	}
 	for p, answer := range s.eachPartition(ctx, func(p uint16) call { return callGather(p, c, mostGathered) }) {
 		if answer.err != nil {
 			return nil, answer.err
@@ -157,19 +158,34 @@ func (s *Store) placesOf(ctx context.Context, lane ff.LaneID) (list []uint16, er
 	return list, err
 }
 
+// lanesByPartition are the lanes that each partition has executions of. A partition
+// whose index by age lacks some, because a peer created them, is repaired first.
 func (s *Store) lanesByPartition(ctx context.Context) ([][]string, error) {
-	lists := make([][]string, s.partitions.Flow)
-	batch := make([]valkey.Completed, s.partitions.Flow)
-	for p := range s.partitions.Flow {
-		batch[p] = s.client.B().Smembers().Key(tagOf(p).lanes()).Build()
-	}
-	for p, r := range s.client.DoMulti(ctx, batch...) {
-		var err error
-		if lists[p], err = r.AsStrSlice(); err != nil {
-			return nil, s.lift(ctx, err)
+	for again := true; ; again = false {
+		lists := make([][]string, s.partitions.Flow)
+		var partial []uint16
+		for p, answer := range s.eachPartition(ctx, callPlaces) {
+			if answer.err != nil {
+				return nil, answer.err
+			}
+			list, err := answer.m.ToArray()
+			if err == nil && len(list) == 2 {
+				lists[p], err = list[1].AsStrSlice()
+			}
+			if err != nil || len(list) != 2 {
+				return nil, ff.NewError(ff.CodeInternal, "ffx_places answered something unexpected")
+			}
+			if reply(list).number(0) == 0 {
+				partial = append(partial, uint16(p))
+			}
+		}
+		if len(partial) == 0 || !again {
+			return lists, nil
+		}
+		if _, err := s.reconcilePartitions(ctx, partial); err != nil {
+			return nil, err
 		}
 	}
-	return lists, nil
 }
 
 func (s *Store) outcomeSources(ctx context.Context, c *ff.ListExecutions, o ff.TerminalOutcome, after entry) (list []*source, err error) {
@@ -354,6 +370,9 @@ var countedIndexes = []ff.PublicState{ff.StateWaiting, ff.StateDelayed, ff.State
 func (s *Store) Lanes(ctx context.Context) ([]ff.LaneStatus, error) {
 	known, err := s.readLanes(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := s.lanesByPartition(ctx); err != nil {
 		return nil, err
 	}
 	lanes := map[ff.LaneID]*ff.LaneStatus{}

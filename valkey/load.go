@@ -29,7 +29,7 @@ func (s *Store) reload(ctx context.Context) error {
 }
 
 func (s *Store) loadAll(ctx context.Context, force bool) error {
-	for address, node := range s.primaries() {
+	for address, node := range s.primaries(ctx) {
 		if err := s.loadNode(ctx, node, force); err != nil {
 			if e, ok := ff.AsError(err); ok {
 				at := *e

@@ -55,12 +55,14 @@ func newMixed(t *testing.T, seed uint64) *mixed {
 	server := valkeytest.Start(t, valkeytest.WithClock(clock))
 	m := &mixed{t: t, ctx: t.Context(), r: rand.New(rand.NewPCG(seed, 0)), clock: clock, server: server, peer: newPeer(t, server),
 		store: openStore(t, server.URL(), valkey.Options{Partitions: fewPartitions})}
+	m.peer.uuid = func() string { return fmt.Sprintf("%08x-0000-4000-8000-%012x", m.r.Uint32(), m.r.Uint64()>>16) }
 	return m
 }
 
 func (m *mixed) run(steps int) {
 	for m.step = range steps {
 		m.command()
+		m.clock.Advance(time.Millisecond)
 		if m.r.IntN(4) == 0 {
 			m.clock.Advance(time.Duration(m.r.IntN(1500)) * time.Millisecond)
 		}
@@ -137,7 +139,11 @@ func (m *mixed) keepOurs(list ...ff.Claimed) {
 		}
 		if x.Lease.ID != c.Execution.Lease.ID || !x.Deadline.Equal(c.Execution.Deadline) || !x.AttemptTimeoutAt.Equal(c.Execution.AttemptTimeoutAt) ||
 			x.Attempt.Index != c.Execution.Attempt.Index || x.Attempt.Type != c.Execution.Attempt.Type || x.LeaseEpoch != c.Execution.LeaseEpoch {
-			m.fail("claimed\n%+v\nbut stored is\n%+v", c.Execution, x)
+			say := func(x *ff.Execution) string {
+				return fmt.Sprintf("lease %v/%d, attempt %d %s, deadline %d, timeout %d", x.Lease.ID, x.LeaseEpoch, x.Attempt.Index, x.Attempt.Type,
+					x.Deadline.UnixMilli(), x.AttemptTimeoutAt.UnixMilli())
+			}
+			m.fail("claimed: %s; stored: %s", say(&c.Execution), say(&x))
 		}
 	}
 	m.ours = append(m.ours, list...)
@@ -166,7 +172,7 @@ func (m *mixed) peerCreates() {
 
 func (m *mixed) weCreate() {
 	c := ff.CreateExecution{Lane: ff.LaneID(pick(m.r, mixedLanes)), Kind: "job", Priority: m.r.IntN(3), Payload: []byte("in"), Namespace: "ns"}
-	c.ID = m.id(newID(m.r.IntN(int(fewPartitions.Flow))))
+	c.ID = m.id(m.peer.newID(m.r.IntN(int(fewPartitions.Flow))))
 	if text := pick(m.r, []string{"", retrying, timed}); text != "" {
 		var err error
 		if c.Policy, err = ff.ParseExecutionPolicy([]byte(text)); err != nil {
@@ -316,7 +322,10 @@ func (m *mixed) command() {
 				m.peer.cancel(theirs.id, "no more", "worker", theirs.lease, theirs.epoch)
 			}
 		}},
-		{2, "we cancel", func() { _, err := m.store.CancelExecution(m.ctx, ff.CancelExecution{ID: m.id(id), Reason: "enough"}); m.may(err) }},
+		{2, "we cancel", func() {
+			_, err := m.store.CancelExecution(m.ctx, ff.CancelExecution{ID: m.id(id), Reason: "enough"})
+			m.may(err)
+		}},
 		{3, "peer replays", func() { m.peer.replay(id) }},
 		{3, "we replay", func() {
 			_, err := m.store.ReplayExecution(m.ctx, ff.ReplayExecution{ID: m.id(id), Reason: "again"})
@@ -541,7 +550,8 @@ func (m *mixed) checkExecution(v *mixedView, id string, x map[string]string, now
 	if leased && !v.has(p.leases(id, x["current_worker_instance_id"]), id) {
 		bad("%s is not among the leases of %s", id, x["current_worker_instance_id"])
 	}
-	if in := v.has(p.index(id, "attempt_timeout"), id); in && !leased {
+	// A peer that revokes or marks leaves the entry.
+	if at, in := v.index[p.index(id, "attempt_timeout")][id]; in && !leased && (!active || at <= float64(now)) {
 		bad("%s (%s %s) is in attempt_timeout", id, x["lifecycle_phase"], x["ownership_state"])
 	} else if at := v.index[p.index(id, "attempt_timeout")][id]; leased && !rec.AttemptTimeoutAt.Equal(instant(at)) {
 		bad("%s: attempt_timeout is %.0f, the record says %v", id, at, rec.AttemptTimeoutAt.UnixMilli())
@@ -671,8 +681,9 @@ func (m *mixed) checkMembers(v *mixedView, now int64, bad func(string, ...any)) 
 					bad("%s has %s, which is %s", key, id, x["lifecycle_phase"])
 				}
 			case strings.HasSuffix(key, ":grants"):
-				if m.peer.text("TYPE", m.peer.key(id, "claim_grant")) == "none" {
-					bad("%s has %s, which has no grant (%d, %d)", key, id, int64(members[id]), now)
+				// A peer may use one up before its time, and grant again after it.
+				if members[id] <= float64(now) && m.peer.text("TYPE", m.peer.key(id, "claim_grant")) == "none" {
+					bad("%s has %s, whose grant has lapsed (%d, now %d, %s %s)", key, id, int64(members[id]), now, x["lifecycle_phase"], x["eligibility_state"])
 				}
 			}
 		}

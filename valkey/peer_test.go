@@ -22,11 +22,11 @@ type peer struct {
 	t                *testing.T
 	server           *valkeytest.Server
 	worker, instance string
-	lost             []string // errors of the server, which nothing may cause
+	uuid             func() string
 }
 
 func newPeer(t *testing.T, server *valkeytest.Server) *peer {
-	return &peer{t: t, server: server, worker: "rust", instance: "rust-1"}
+	return &peer{t: t, server: server, worker: "rust", instance: "rust-1", uuid: uuid.NewString}
 }
 
 func (p *peer) do(command string, args ...string) valkeygo.ValkeyResult {
@@ -147,12 +147,12 @@ type peerCreate struct {
 }
 
 // newID is an id on a partition, as a flow's member has it.
-func newID(partition int) string { return fmt.Sprintf("{fp:%d}:%s", partition, uuid.NewString()) }
+func (p *peer) newID(partition int) string { return fmt.Sprintf("{fp:%d}:%s", partition, p.uuid()) }
 
 // create answers the id and the public state, or the id and DUPLICATE.
 func (p *peer) create(c *peerCreate) (id, state string) {
 	p.t.Helper()
-	id = newID(c.partition)
+	id = p.newID(c.partition)
 	tag := tagOfID(id)
 	queue, delay, deadline := "eligible", "", ""
 	if c.delayUntil != 0 {
@@ -207,7 +207,7 @@ func (p *peer) grant(id, lane, caps string, ttl int64) []string {
 func (p *peer) claimGranted(id, lane string, ttl int64) (*peerLease, []string) {
 	p.t.Helper()
 	n := orDefault(p.core(id, "total_attempt_count")[0], "0")
-	lease, attempt := uuid.NewString(), uuid.NewString()
+	lease, attempt := p.uuid(), p.uuid()
 	keys := []string{p.key(id, "core"), p.key(id, "claim_grant"), p.laneIndex(id, lane, "eligible"), p.index(id, "lease_expiry"),
 		p.leases(id, p.instance), p.attempt(id, n), p.attempt(id, n) + ":usage", p.attempt(id, n) + ":policy", p.key(id, "attempts"),
 		p.key(id, "lease:current"), p.key(id, "lease:history"), p.laneIndex(id, lane, "active"), p.index(id, "attempt_timeout"),
@@ -228,7 +228,7 @@ func (p *peer) claimResumed(id, lane string, ttl int64) (*peerLease, []string) {
 	keys := []string{p.key(id, "core"), p.key(id, "claim_grant"), p.laneIndex(id, lane, "eligible"), p.index(id, "lease_expiry"),
 		p.leases(id, p.instance), p.attempt(id, n), p.key(id, "lease:current"), p.key(id, "lease:history"), p.laneIndex(id, lane, "active"),
 		p.index(id, "attempt_timeout"), p.index(id, "execution_deadline")}
-	r := p.fcall("ff_claim_resumed_execution", keys, id, p.worker, p.instance, lane, "", uuid.NewString(), num(ttl), "")
+	r := p.fcall("ff_claim_resumed_execution", keys, id, p.worker, p.instance, lane, "", p.uuid(), num(ttl), "")
 	if r[0] == "0" {
 		return nil, r
 	}
@@ -316,7 +316,7 @@ func (p *peer) parkKeys(l *peerLease, queue string) []string {
 func (p *peer) cancel(id, reason, source, lease, epoch string) []string {
 	p.t.Helper()
 	x := p.core(id, "lane_id", "current_attempt_index", "current_waitpoint_id", "current_worker_instance_id")
-	lane, n, wp := orDefault(x[0], "default"), orDefault(x[1], "0"), orDefault(x[2], uuid.NewString())
+	lane, n, wp := orDefault(x[0], "default"), orDefault(x[1], "0"), orDefault(x[2], p.uuid())
 	point := "ff:wp:" + tagOfID(id) + ":" + wp
 	keys := []string{p.key(id, "core"), p.attempt(id, n), p.meta(id, n), p.key(id, "lease:current"), p.key(id, "lease:history"),
 		p.index(id, "lease_expiry"), p.leases(id, x[3]), p.key(id, "suspension:current"), point, point + ":condition",
@@ -373,7 +373,7 @@ func (p *peer) reclaim(id string, ttl int64) (*peerLease, []string) {
 	r := p.fcall("ff_reclaim_execution", []string{p.key(id, "core"), p.key(id, "claim_grant"), p.attempt(id, n), p.meta(id, n),
 		p.attempt(id, next), p.attempt(id, next) + ":usage", p.key(id, "attempts"), p.key(id, "lease:current"), p.key(id, "lease:history"),
 		p.index(id, "lease_expiry"), p.leases(id, p.instance), p.laneIndex(id, lane, "active"), p.index(id, "attempt_timeout"),
-		p.index(id, "execution_deadline")}, id, p.worker, p.instance, lane, uuid.NewString(), num(ttl), uuid.NewString(), "{}", "1000")
+		p.index(id, "execution_deadline")}, id, p.worker, p.instance, lane, p.uuid(), num(ttl), p.uuid(), "{}", "1000")
 	if r[0] == "0" {
 		return nil, r
 	}
@@ -383,11 +383,11 @@ func (p *peer) reclaim(id string, ttl int64) (*peerLease, []string) {
 // grantAndClaim is the operator's claim; it answers no attempt id.
 func (p *peer) grantAndClaim(id string, ttl int64) (*peerLease, []string) {
 	p.t.Helper()
-	lane, attempt := p.lane(id), uuid.NewString()
+	lane, attempt := p.lane(id), p.uuid()
 	r := p.fcall("ff_issue_grant_and_claim", []string{p.key(id, "core"), p.key(id, "claim_grant"), p.laneIndex(id, lane, "eligible"),
 		p.index(id, "lease_expiry"), p.leases(id, "operator"), p.key(id, "attempts"), p.key(id, "lease:current"), p.key(id, "lease:history"),
 		p.laneIndex(id, lane, "active"), p.index(id, "attempt_timeout"), p.index(id, "execution_deadline")},
-		id, "operator", "operator", lane, "", uuid.NewString(), num(ttl), attempt, "{}", "", "")
+		id, "operator", "operator", lane, "", p.uuid(), num(ttl), attempt, "{}", "", "")
 	if r[0] == "0" {
 		return nil, r
 	}
@@ -463,7 +463,8 @@ var blockedSets = map[string]string{"budget": "waiting_for_budget", "quota": "wa
 func (p *peer) scanBlocked(partition int, lanes ...string) {
 	p.t.Helper()
 	for _, lane := range lanes {
-		for set, reason := range blockedSets {
+		for _, set := range []string{"budget", "quota", "route"} {
+			reason := blockedSets[set]
 			for _, id := range p.list("ZRANGEBYSCORE", fmt.Sprintf("ff:idx:{fp:%d}:lane:%s:blocked:%s", partition, lane, set), "-inf", "+inf", "LIMIT", "0", "100") {
 				p.unblock(id, lane, set, reason)
 			}

@@ -1,6 +1,7 @@
 package valkey
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -135,8 +136,10 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 		PendingReplayBy: f.m["pending_replay_requested_by"], PendingPreviousAttempt: int(f.number("pending_previous_attempt_index")),
 		CreatedAt: f.instant("created_at"), StartedAt: f.instant("started_at"), CompletedAt: f.instant("completed_at"),
 		LastTransitionAt: f.instant("last_transition_at"), LastMutationAt: f.instant("last_mutation_at"),
-		FailureReason: f.m["failure_reason"], FailureCategory: f.m["failure_category"], CancellationReason: f.m["cancellation_reason"],
-		CancelledBy: ff.CancelSource(f.m["cancelled_by"]),
+		FailureReason: f.m["failure_reason"], FailureCategory: p.failureCategory(),
+	}
+	if x.State.Outcome == ff.OutcomeCancelled { // a replay by a peer leaves them
+		x.CancellationReason, x.CancelledBy = f.m["cancellation_reason"], ff.CancelSource(f.m["cancelled_by"])
 	}
 	if x.Lane == "" || x.CreatedAt.IsZero() {
 		f.fail("lane_id", "lane_id or created_at is missing")
@@ -147,8 +150,46 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 	p.policyAndTags(f, &x)
 	if x.TotalAttempts > 0 && f.err == nil {
 		x.Attempt, f.err = attemptOf(f.hash, p.attempt)
+		endLast(&x.Attempt, &x)
 	}
 	return x, f.err
+}
+
+// failureCategory is of this implementation. A peer that fails an attempt tells it
+// with the attempt alone, and has none for what time ends.
+func (p *parts) failureCategory() string {
+	switch reason := p.core["failure_reason"]; {
+	case reason == "max_reclaims_exceeded":
+		return ""
+	case p.core["terminal_outcome"] == string(ff.OutcomeExpired):
+		return "timeout"
+	case reason != "" && reason == p.attempt["failure_reason"] && p.attempt["failure_category"] != "":
+		return p.attempt["failure_category"]
+	}
+	return p.core["failure_category"]
+}
+
+// endLast shows the last attempt of an execution that has ended as ended too. The
+// compatible functions leave it open when nobody held it (quirks 03 Q5, Q16).
+func endLast(a *ff.Attempt, x *ff.Execution) {
+	if !x.Terminal() || !a.EndedAt.IsZero() {
+		return
+	}
+	a.State, a.EndedAt, a.FailureReason, a.FailureCategory = ff.AttemptEndedFailure, x.CompletedAt, x.FailureReason, x.FailureCategory
+	switch x.State.Outcome {
+	case ff.OutcomeSuccess:
+		a.State = ff.AttemptEndedSuccess
+	case ff.OutcomeCancelled:
+		a.State, a.FailureReason, a.FailureCategory = ff.AttemptEndedCancelled, "cancelled: "+x.CancellationReason, ""
+	}
+}
+
+// endFollowed shows an attempt as ended that another follows, after a replay of an
+// execution that ended as for endLast.
+func endFollowed(a, next *ff.Attempt) {
+	if a.EndedAt.IsZero() {
+		a.State, a.EndedAt = ff.AttemptEndedCancelled, next.CreatedAt
+	}
 }
 
 // times reads instants that count in some states only, or that have two places.
@@ -156,9 +197,9 @@ func (p *parts) times(f *fields, x *ff.Execution) {
 	if x.State.Eligibility == ff.NotEligibleUntilTime {
 		x.DelayUntil = f.instant("delay_until")
 	}
-	x.Deadline = f.instantOf("execution_deadline_at", orElse(f.m["execution_deadline_at"], p.deadline))
+	x.Deadline = f.instant("execution_deadline_at")
 	if x.State.Phase == ff.PhaseActive && x.State.Ownership != ff.OwnershipLeaseRevoked {
-		x.AttemptTimeoutAt = f.instantOf("attempt_timeout_at", orElse(f.m["attempt_timeout_at"], p.attemptTimeout))
+		x.AttemptTimeoutAt = f.instant("attempt_timeout_at")
 	}
 	// A success forgets earlier failures (quirk 03 Q27).
 	if x.State.Outcome == ff.OutcomeSuccess {
@@ -204,9 +245,11 @@ func (p *parts) policyAndTags(f *fields, x *ff.Execution) {
 		f.fail("required_capabilities", err.Error())
 	}
 	if p.policy != "" && p.policy != "{}" {
-		if x.Policy, err = ff.ParseExecutionPolicy([]byte(p.policy)); err != nil {
+		x.Policy, err = ff.ParseExecutionPolicy([]byte(p.policy))
+		if err != nil && !json.Valid([]byte(p.policy)) {
 			f.fail("policy", "the policy cannot be read: "+err.Error())
 		}
+		// Peers may write what we would refuse; the functions make of it what they can.
 	}
 	if len(p.tags) > 0 {
 		x.Tags = p.tags
@@ -301,7 +344,19 @@ func described(id ff.ExecutionID, m *valkey.ValkeyMessage) (ff.Execution, error)
 	if err != nil {
 		return ff.Execution{}, ff.Errorf(ff.CodeCorruption, "execution %s cannot be read: %w", id, err)
 	}
+	p.followIndexes()
 	return p.execution(id)
+}
+
+// followIndexes takes the deadline and the timeout from the indexes, where peers set
+// and drop them without knowing our fields of the core.
+func (p *parts) followIndexes() {
+	if p.core["lifecycle_phase"] != string(ff.PhaseTerminal) {
+		p.core["execution_deadline_at"] = p.deadline
+	}
+	if p.core["ownership_state"] == string(ff.OwnershipLeased) || p.attemptTimeout != "" {
+		p.core["attempt_timeout_at"] = p.attemptTimeout
+	}
 }
 
 func firstLine(s string) string {

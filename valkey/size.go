@@ -9,7 +9,7 @@ import (
 
 // Size is how many bytes of memory the primaries use.
 func (s *Store) Size(ctx context.Context) (total int64, err error) {
-	for address, node := range s.primaries() {
+	for address, node := range s.primaries(ctx) {
 		info, err := node.Do(ctx, node.B().Info().Section("memory").Build()).ToString()
 		if err != nil {
 			return 0, s.lift(ctx, err)

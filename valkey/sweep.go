@@ -33,6 +33,9 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if c.Kind == ff.SweepIndex {
 		return s.reconcile(ctx)
 	}
+	if err := s.nameLanes(ctx); err != nil {
+		return ff.SweepResult{}, err
+	}
 	s.due.arm(c.Kind, nil)
 	var r ff.SweepResult
 	places, err := s.lookForDue(ctx, c.Kind, &r)
@@ -188,78 +191,10 @@ func (b *lowerBounds) set(kind ff.SweepKind, p uint16, now int64) {
 	if !ok || time.Since(m.since) > boundAge {
 		m.since = time.Now()
 	}
-	// An execution whose earlier due comes first stays unmarked: leave room.
+	// The bound is exclusive, and a lease may end in this very millisecond.
 	m.at = now - 1
 	b.marks[p] = m
 }
-
-// reconcile repairs the indexes of all partitions (spec 06 §5.17, quirk 06 E18).
-func (s *Store) reconcile(ctx context.Context) (ff.SweepResult, error) {
-	lanes, err := s.readLanes(ctx)
-	if err != nil {
-		return ff.SweepResult{}, err
-	}
-	cursors := make([]string, s.partitions.Flow)
-	for p := range cursors {
-		cursors[p] = "0"
-	}
-	var r ff.SweepResult
-	pending := make([]uint16, s.partitions.Flow)
-	for p := range pending {
-		pending[p] = uint16(p)
-	}
-	since := itoa(s.lapsed.reconciledSince())
-	for len(pending) > 0 {
-		calls := make([]call, len(pending))
-		for i, p := range pending {
-			calls[i] = callReconcile(p, since, cursors[p], lanes)
-		}
-		var next []uint16
-		for i, answer := range s.doMulti(ctx, calls) {
-			if answer.err != nil {
-				return r, answer.err
-			}
-			list, err := answer.m.ToArray()
-			if err != nil || len(list) != 4 {
-				return r, ff.NewError(ff.CodeInternal, "ffx_reconcile answered something unexpected")
-			}
-			a := reply(list)
-			r.Now = time.UnixMilli(a.number(0))
-			r.Processed += int(a.number(1))
-			r.Errors += int(a.number(2))
-			if cursors[pending[i]] = a.text(3); a.text(3) != "0" {
-				next = append(next, pending[i])
-			}
-		}
-		pending = next
-	}
-	s.lapsed.reconciled(r.Now)
-	if r.Processed > 0 {
-		s.log.Info("indexes were repaired", "executions", r.Processed, "unreadable", r.Errors)
-	}
-	return r, nil
-}
-
-var reconcileOverlap = 5 * time.Minute
-
-// reconciledSince is the instant since which ends are to be looked at.
-func (b *lowerBounds) reconciledSince() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	m := b.marks[reconcileMark]
-	return max(0, m.at-reconcileOverlap.Milliseconds())
-}
-
-func (b *lowerBounds) reconciled(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.marks == nil {
-		b.marks = map[uint16]bound{}
-	}
-	b.marks[reconcileMark] = bound{at: now.UnixMilli()}
-}
-
-const reconcileMark = 1<<16 - 1
 
 // dueWatch tells the loops that something earlier than they know of was stored.
 type dueWatch struct {

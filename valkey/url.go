@@ -23,7 +23,6 @@ var Schemes = []string{"valkey", "valkeys", "redis", "rediss"}
 const (
 	defaultPort    = "6379"
 	defaultTimeout = 5 * time.Second
-	dialTimeout    = 10 * time.Second
 )
 
 // Target is where and how to connect.
@@ -48,11 +47,15 @@ type Target struct {
 //	cluster=true      a cluster, of which any node may be named
 //	sentinel=NAME     the addresses are sentinels, NAME is the primary they watch
 //	sentinel_user=, sentinel_password=    for the sentinels
-//	timeout=5s        limit of one command
+//	timeout=5s        limit of one command, and of making a connection
 //
 // Errors: invalid_input naming the part and the value, never the password.
 func ParseURL(raw string) (*Target, error) {
-	u, err := url.Parse(raw)
+	if before, _, _ := strings.Cut(raw, "?"); strings.Contains(strings.TrimPrefix(before, authorityOf(before)), "@") {
+		return nil, ff.InvalidInput("store", "a user or password with / ? # @ or : must be percent-encoded, for example %%2F for /")
+	}
+	single, hosts := splitHosts(raw)
+	u, err := url.Parse(single)
 	if err != nil || !slices.Contains(Schemes, u.Scheme) {
 		return nil, ff.InvalidInput("store", "is not a Valkey URL such as valkey://user:password@host:6379/0?tls=true")
 	}
@@ -61,13 +64,17 @@ func ParseURL(raw string) (*Target, error) {
 		return nil, ff.InvalidInput("store", "the parameters behind ? cannot be read")
 	}
 	t := &Target{option: valkey.ClientOption{
-		Dialer: net.Dialer{Timeout: dialTimeout}, ConnWriteTimeout: defaultTimeout, ClientName: "flowfabric", DisableCache: true,
+		Dialer: net.Dialer{Timeout: defaultTimeout}, ConnWriteTimeout: defaultTimeout, ClientName: "flowfabric", DisableCache: true,
+		AlwaysPipelining: true, // otherwise a lone command does not end when its context is cancelled
 	}}
 	if u.User != nil {
 		t.option.Username = u.User.Username()
 		t.option.Password, _ = u.User.Password()
 	}
-	for _, step := range []func(*Target, *url.URL, url.Values) error{addresses, database, secure, topology, timeout, noOthers} {
+	if err := t.addresses(hosts); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(*Target, *url.URL, url.Values) error{database, secure, topology, timeout, noOthers} {
 		if err := step(t, u, q); err != nil {
 			return nil, err
 		}
@@ -76,8 +83,32 @@ func ParseURL(raw string) (*Target, error) {
 	return t, nil
 }
 
-func addresses(t *Target, u *url.URL, _ url.Values) error {
-	for _, a := range strings.Split(u.Host, ",") {
+// authorityOf is a URL up to the end of its addresses.
+func authorityOf(raw string) string {
+	start := strings.Index(raw, "://") + len("://")
+	if end := strings.IndexAny(raw[min(start, len(raw)):], "/?#"); end >= 0 {
+		return raw[:start+end]
+	}
+	return raw
+}
+
+// splitHosts takes all hosts but the first out of a URL: package url reads one.
+func splitHosts(raw string) (single string, hosts []string) {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return raw, nil
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	first := strings.LastIndexByte(rest[:end], '@') + 1
+	hosts = strings.Split(rest[first:end], ",")
+	return scheme + "://" + rest[:first] + hosts[0] + rest[end:], hosts
+}
+
+func (t *Target) addresses(hosts []string) error {
+	for _, a := range hosts {
 		host, port, err := net.SplitHostPort(a)
 		if err != nil {
 			host, port = strings.Trim(a, "[]"), defaultPort
@@ -173,7 +204,7 @@ func timeout(t *Target, _ *url.URL, q url.Values) error {
 	if err != nil || d < 100*time.Millisecond || d > 10*time.Minute {
 		return ff.InvalidInput("store", "timeout must be 100ms to 10m (got %q)", v)
 	}
-	t.option.ConnWriteTimeout = d
+	t.option.ConnWriteTimeout, t.option.Dialer.Timeout, t.option.Sentinel.Dialer.Timeout = d, d, d
 	return nil
 }
 

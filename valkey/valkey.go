@@ -41,12 +41,15 @@ type Options struct {
 	// are kept; zero means ff.DefaultRetention.
 	Retention time.Duration
 	// Connect bounds the time that opening may take while the server cannot be
-	// reached or is too old; zero means a minute.
+	// reached or is too old; zero means DefaultConnect.
 	Connect time.Duration
 	// ForceReload loads the libraries even when they are there.
 	ForceReload bool
 	Logger      *slog.Logger
 }
+
+// DefaultConnect is how long opening tries to reach a server.
+const DefaultConnect = 10 * time.Second
 
 // Store is a store on Valkey.
 type Store struct {
@@ -64,10 +67,12 @@ type Store struct {
 	wakeups *wakeups
 	due     dueWatch
 	lapsed  lowerBounds
+	repairs reconciliation
 
-	closing sync.Once
-	quit    chan struct{}
-	loops   sync.WaitGroup
+	closing  sync.Once
+	starting sync.RWMutex
+	quit     chan struct{}
+	loops    sync.WaitGroup
 }
 
 var _ ff.Backend = (*Store)(nil)
@@ -89,7 +94,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		o.Retention = ff.DefaultRetention
 	}
 	if o.Connect == 0 {
-		o.Connect = time.Minute
+		o.Connect = DefaultConnect
 	}
 	s := &Store{location: target.location, cluster: target.Cluster, retention: o.Retention, log: o.Logger, quit: make(chan struct{})}
 	if err := s.boot(ctx, target, &o); err != nil {
@@ -106,7 +111,9 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 // unavailable.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
+		s.starting.Lock()
 		close(s.quit)
+		s.starting.Unlock()
 		s.wakeups.stop()
 		s.loops.Wait()
 		s.client.Close()

@@ -30,8 +30,10 @@ const (
 	// safetyPoll is how often who waits looks without having been woken: work of
 	// peers that do not publish is found by it.
 	safetyPoll = time.Second
-	// fullLook is how often a waiting claim looks at all partitions.
-	fullLook = 2 * time.Second
+	// fullLook is how often a waiting claim looks at all partitions, and briefLook
+	// how often claims that do not wait do, all of a lane together.
+	fullLook  = 2 * time.Second
+	briefLook = 250 * time.Millisecond
 )
 
 // wakeups receives wake-ups, on a connection of its own, while anybody waits. The
@@ -50,12 +52,13 @@ type wakeups struct {
 	mu     sync.Mutex
 	marked map[string]time.Time
 	hinted map[ff.LaneID]map[uint16]bool
+	looked map[ff.LaneID]time.Time
 }
 
 func newWakeups(s *Store) *wakeups {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &wakeups{s: s, ctx: ctx, cancel: cancel, ready: make(chan struct{}), ended: make(chan struct{}),
-		marked: map[string]time.Time{}, hinted: map[ff.LaneID]map[uint16]bool{}}
+		marked: map[string]time.Time{}, hinted: map[ff.LaneID]map[uint16]bool{}, looked: map[ff.LaneID]time.Time{}}
 }
 
 // start begins to receive and returns when the subscription is there, or when it
@@ -185,6 +188,21 @@ func (w *wakeups) unhint(lane ff.LaneID, p uint16) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.hinted[lane], p)
+}
+
+// lookedLately reports whether all partitions were looked at for the lanes just
+// now; if not, the caller is about to.
+func (w *wakeups) lookedLately(lanes []ff.LaneID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now, lately := time.Now(), true
+	for _, lane := range lanes {
+		if now.Sub(w.looked[lane]) > briefLook {
+			lately = false
+			w.looked[lane] = now
+		}
+	}
+	return lately
 }
 
 // likely are the partitions that may have work in a lane: that of the lane's

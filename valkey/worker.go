@@ -25,39 +25,24 @@ func workerInfoIndex(ns ff.Namespace) string { return "ffx:idx:" + string(ns) + 
 
 // RegisterWorker announces a process. An exclusive registration is the connect
 // preamble of a worker, command by command (spec 10 §3.1).
-func (s *Store) RegisterWorker(ctx context.Context, c ff.RegisterWorker) (ff.RegisterWorkerResult, error) {
+func (s *Store) RegisterWorker(ctx context.Context, c ff.RegisterWorker) (r ff.RegisterWorkerResult, err error) {
 	if err := c.Validate(); err != nil {
-		return ff.RegisterWorkerResult{}, err
+		return r, err
+	}
+	if c.Exclusive {
+		err = s.preamble(ctx, &c)
+	} else {
+		r.Refreshed, err = s.register(ctx, &c)
+	}
+	if err != nil {
+		return r, err
 	}
 	now, err := s.Now(ctx)
 	if err != nil {
-		return ff.RegisterWorkerResult{}, err
+		return r, err
 	}
-	live, err := s.liveWorker(ctx, c.Namespace, c.Instance)
-	if err != nil {
-		return ff.RegisterWorkerResult{}, err
-	}
-	if live && !c.Exclusive {
-		holder, err := s.workerOf(ctx, c.Namespace, c.Instance)
-		if err != nil {
-			return ff.RegisterWorkerResult{}, err
-		}
-		if holder != "" && holder != string(c.Worker) {
-			return ff.RegisterWorkerResult{}, ff.InvalidInput("worker_instance_id", "instance_id reassigned: %q is live as an instance of worker %q", c.Instance, holder)
-		}
-	}
-	if c.Exclusive {
-		err = s.preamble(ctx, &c, now)
-	} else {
-		err = s.register(ctx, &c, now)
-	}
-	if err != nil {
-		return ff.RegisterWorkerResult{}, err
-	}
-	if err := s.recordWorker(ctx, &c, now); err != nil {
-		return ff.RegisterWorkerResult{}, err
-	}
-	return ff.RegisterWorkerResult{Refreshed: live, ExpiresAt: now.Add(c.LivenessTTL)}, nil
+	r.ExpiresAt = now.Add(c.LivenessTTL)
+	return r, s.recordWorker(ctx, &c, now)
 }
 
 func (s *Store) liveWorker(ctx context.Context, ns ff.Namespace, i ff.WorkerInstanceID) (bool, error) {
@@ -82,7 +67,7 @@ func (s *Store) workerOf(ctx context.Context, ns ff.Namespace, i ff.WorkerInstan
 
 // preamble takes the instance id for this process, then writes or removes its
 // capabilities; the hash is there before the index names it, and has no expiry.
-func (s *Store) preamble(ctx context.Context, c *ff.RegisterWorker, now time.Time) error {
+func (s *Store) preamble(ctx context.Context, c *ff.RegisterWorker) error {
 	if err := s.Ping(ctx); err != nil {
 		return err
 	}
@@ -101,7 +86,7 @@ func (s *Store) preamble(ctx context.Context, c *ff.RegisterWorker, now time.Tim
 	commands := []valkey.Completed{s.client.B().Del().Key(caps).Build(), s.client.B().Srem().Key(index).Member(string(c.Instance)).Build()}
 	if !c.Capabilities.IsZero() {
 		s.log.Info("worker capabilities", "worker_instance_id", c.Instance, "worker_caps_hash", c.Capabilities.Digest(), "worker_caps", c.Capabilities.CSV())
-		commands = []valkey.Completed{s.capsCommand(c, now), s.client.B().Sadd().Key(index).Member(string(c.Instance)).Build()}
+		commands = []valkey.Completed{s.capsCommand(c, time.Now()), s.client.B().Sadd().Key(index).Member(string(c.Instance)).Build()}
 	}
 	for _, command := range commands {
 		if _, err := s.plain(ctx, command); err != nil {
@@ -127,17 +112,34 @@ func lanesCSV(lanes []ff.LaneID) string {
 }
 
 // register is ff_register_worker; on a cluster, where its keys are on several
-// nodes, the same commands one by one (quirk 01 Q6).
-func (s *Store) register(ctx context.Context, c *ff.RegisterWorker, now time.Time) error {
-	if !s.cluster {
-		call := callRegisterWorker(c, now)
-		_, err := s.answer(ctx, &call)
-		return err
+// nodes, the same commands one by one (quirk 01 Q6). It reports whether the instance
+// was live before.
+func (s *Store) register(ctx context.Context, c *ff.RegisterWorker) (live bool, err error) {
+	if live, err = s.liveWorker(ctx, c.Namespace, c.Instance); err != nil {
+		return live, err
 	}
+	if live {
+		holder, err := s.workerOf(ctx, c.Namespace, c.Instance)
+		if err != nil {
+			return live, err
+		}
+		if holder != "" && holder != string(c.Worker) {
+			return live, ff.InvalidInput("worker_instance_id", "instance_id reassigned: %q is live as an instance of worker %q", c.Instance, holder)
+		}
+	}
+	if !s.cluster {
+		call := callRegisterWorker(c, time.Now())
+		_, err := s.answer(ctx, &call)
+		return live, err
+	}
+	return live, s.registerByKeys(ctx, c)
+}
+
+func (s *Store) registerByKeys(ctx context.Context, c *ff.RegisterWorker) error {
 	caps := workerCapsKey(c.Namespace, c.Instance)
 	for _, command := range []valkey.Completed{
 		s.client.B().Set().Key(workerAliveKey(c.Namespace, c.Instance)).Value("1").Px(c.LivenessTTL).Build(),
-		s.capsCommand(c, now),
+		s.capsCommand(c, time.Now()),
 		s.client.B().Pexpire().Key(caps).Milliseconds(c.LivenessTTL.Milliseconds()).Build(),
 		s.client.B().Sadd().Key(workersKey(c.Namespace)).Member(string(c.Instance)).Build(),
 	} {

@@ -156,11 +156,9 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// URL returns the address of the first node with those of the others as addr=,
-// which valkey.ParseURL reads.
+// URL is that of all nodes.
 func (c *Cluster) URL() string {
-	addrs := c.Addrs()
-	return c.config.url(addrs[0], url.Values{"addr": addrs[1:]})
+	return c.config.url(strings.Join(c.Addrs(), ","), url.Values{"cluster": {"true"}})
 }
 
 // Client opens a client of the whole cluster that ends with the test.

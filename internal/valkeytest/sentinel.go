@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,11 +96,9 @@ func (s *Sentinel) Addrs() []string {
 	return addrs
 }
 
-// URL returns the address of the first sentinel with those of the others as
-// addr= and the name as master_set=, which valkey.ParseURL reads.
+// URL is that of all sentinels, with the name that they watch.
 func (s *Sentinel) URL() string {
-	addrs := s.Addrs()
-	return s.config.url(addrs[0], url.Values{"addr": addrs[1:], "master_set": {s.Name}})
+	return s.config.url(strings.Join(s.Addrs(), ","), url.Values{"sentinel": {s.Name}})
 }
 
 // Client opens a client of the primary by the sentinels that ends with the test.

@@ -55,12 +55,16 @@ local function end_open_attempt(tag, id, x, state, now, reason, category)
   end
 end
 
+-- The longest time that anything takes, ten years: peers may write policies that ask
+-- for more than an instant can hold.
+local LONGEST = 315360000000
+
 -- Gives a lease: w is who claims, for how long, under which ids. More fields of
 -- the core may follow in pairs. Marks of earlier leases are cleared, so that this
 -- one can be renewed.
 local function acquire(tag, base, id, x, now, w, index, policy, ...)
   local expires = now + w.ttl
-  local timeout = number_of(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0)
+  local timeout = math.min(number_of(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
   local timeout_at = timeout > 0 and now + timeout or ''
   set_state(base .. ':core', now, 'active', 'leased', 'not_applicable', 'none', '', 'none', 'running_attempt', 'active',
     'current_lease_id', w.lease_id, 'current_lease_epoch', w.epoch, 'current_worker_id', w.worker,
@@ -116,6 +120,7 @@ local function reclaim(tag, base, id, x, now, w, policy)
   local count = number_of(x.lease_reclaim_count, 0)
   local old = assert(x.current_attempt_index)
   redis.call('ZREM', lost_key(tag, x.lane_id), id)
+  redis.call('DEL', base .. ':lease:current')
   if x.current_worker_instance_id then
     redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id), id)
   end
@@ -150,6 +155,19 @@ local function start_fresh(tag, base, id, x, now, w, policy)
   emit(tag, id, now, 'acquired', w.lease_id, w.epoch, w.attempt_id, index, w.worker, w.instance, nil, nil, x.flow_id)
 end
 
+-- Peers set and drop deadlines in the index alone: the record follows it.
+local function correct_deadline(tag, base, id, x, values)
+  if not x.execution_deadline_at and not x.blank then
+    return -- we wrote it
+  end
+  local at = redis.call('ZSCORE', 'ff:idx:' .. tag .. ':execution_deadline', id) or ''
+  if at ~= (x.execution_deadline_at or '') then
+    redis.call('HSET', base .. ':core', 'execution_deadline_at', at)
+    values[#values + 1] = 'execution_deadline_at'
+    values[#values + 1] = at
+  end
+end
+
 -- Claims an execution that is waiting or lost. Answers what the store makes the
 -- claimed record of: the id, how it was claimed, the input, the policy, the
 -- record before, its tags, the attempt before when it goes on. Nothing and the
@@ -158,6 +176,7 @@ local function take(tag, base, id, x, values, now, w)
   local policy = policy_text(base)
   w.epoch = assert(tonumber(x.current_lease_epoch)) + 1
   local how, before = 'fresh', {}
+  correct_deadline(tag, base, id, x, values)
   if is_lost(x) then
     how = 'reclaimed'
     local limit = reclaim(tag, base, id, x, now, w, policy)
@@ -242,6 +261,12 @@ redis.register_function('ffx_claim', function(keys, a)
       redis.call('ZREM', keys[1], id)
       redis.call('ZREM', keys[2], id)
       return false, false
+    end
+    if not is_lost(x) then
+      -- A peer took it over, or ended it.
+      if redis.call('ZREM', keys[2], id) == 1 and not redis.call('ZSCORE', keys[1], id) then
+        return false, false
+      end
     end
     if not (is_waiting(x) or is_lost(x)) or is_granted(base) then
       return true, false

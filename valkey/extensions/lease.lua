@@ -28,6 +28,8 @@ local function mark_lapsed(tag, base, id, x, now)
   redis.call('HSET', base .. ':core', 'ownership_state', 'lease_expired_reclaimable', 'blocking_reason', 'waiting_for_worker',
     'blocking_detail', 'lease expired, awaiting reclaim', 'attempt_state', 'attempt_interrupted', 'lease_expired_at', now,
     'last_mutation_at', now)
+  -- A peer that claimed knows the timeout only by the index.
+  redis.call('HSET', base .. ':core', 'attempt_timeout_at', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':attempt_timeout', id) or '')
   redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id or ''), id)
   redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
   redis.call('ZADD', lost_key(tag, x.lane_id), score_of(x), id)
@@ -73,6 +75,7 @@ local function leave_lease(tag, id, x)
   redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
   redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id or ''), id)
   redis.call('ZREM', lane_key(tag, x.lane_id, 'active'), id)
+  redis.call('DEL', base_of(tag, id) .. ':lease:current')
 end
 
 -- Makes an execution that a worker held runnable: at once when due is not after
@@ -84,6 +87,7 @@ local function make_runnable(tag, base, id, x, now, due, reason, detail, attempt
       'current_lease_id', '', 'current_worker_id', '', 'current_worker_instance_id', '', 'lease_expires_at', '',
       'lease_last_renewed_at', '', 'lease_renewal_deadline', '', 'delay_until', due, ...)
     redis.call('ZADD', lane_key(tag, x.lane_id, 'delayed'), due, id)
+    redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', x.lane_id) -- a peer may have created it
     tell_due('delayed_promoter', due)
     return
   end
@@ -129,12 +133,12 @@ local function backoff_of(id, x, policy, category)
   end
   local b = member(retry, 'backoff')
   if b.type == 'fixed' then
-    return number_of(b.delay_ms, 1000)
+    return math.min(number_of(b.delay_ms, 1000), LONGEST)
   elseif b.type ~= 'exponential' then
     return 1000
   end
   local initial, ceiling = number_of(b.initial_delay_ms, 1000), number_of(b.max_delay_ms, 60000)
-  local wait = initial < 1 and 0 or math.floor(math.min(initial * number_of(b.multiplier, 2) ^ count, ceiling))
+  local wait = initial < 1 and 0 or math.floor(math.min(initial * number_of(b.multiplier, 2) ^ count, ceiling, LONGEST))
   if b.jitter == true and wait > 0 then
     wait = wait - math.fmod(tonumber(string.sub(redis.sha1hex(id .. '/' .. count), 1, 12), 16), math.floor(wait / 2) + 1)
   end
@@ -322,6 +326,7 @@ redis.register_function('ffx_revoke', function(keys, a)
   redis.call('HSET', keys[1], 'ownership_state', 'lease_revoked', 'blocking_reason', 'waiting_for_worker',
     'blocking_detail', 'lease revoked: ' .. a[4], 'attempt_state', 'attempt_interrupted', 'lease_revoked_at', now,
     'lease_revoke_reason', a[4], 'last_mutation_at', now)
+  redis.call('DEL', base_of(tag, id) .. ':lease:current')
   redis.call('ZREM', 'ff:idx:' .. tag .. ':lease_expiry', id)
   redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
   redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id or ''), id)

@@ -101,6 +101,14 @@ redis.register_function{function_name = 'ffx_gather', flags = {'no-writes'}, cal
   return found
 end}
 
+-- KEYS: any of the partition. Answers whether the index by age has all executions,
+-- as far as counts tell, and the lanes.
+redis.register_function{function_name = 'ffx_places', flags = {'no-writes'}, callback = function(keys)
+  local tag = tag_of(keys[1])
+  local whole = redis.call('SCARD', 'ff:idx:' .. tag .. ':all_executions') == redis.call('ZCARD', 'ffx:idx:' .. tag .. ':created')
+  return {whole and 1 or 0, redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')}
+end}
+
 local COUNTED = {'eligible', 'delayed', 'active', 'terminal', 'suspended', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
   'blocked:route', 'blocked:operator'}
 local OUTCOMES = {'failed', 'cancelled', 'expired', 'skipped'}

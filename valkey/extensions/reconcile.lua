@@ -20,31 +20,82 @@ local function place_of(tag, x)
   return lane_key(tag, x.lane_id, home), score
 end
 
--- Puts one execution where it belongs. Answers whether anything was missing.
-local function restore(tag, id)
+local INDEXES = {'eligible', 'delayed', 'active', 'terminal', 'suspended', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
+  'blocked:route', 'blocked:operator'}
+local OUTCOMES = {'failed', 'cancelled', 'expired', 'skipped'}
+
+local function outcome_key(tag, lane, outcome)
+  return 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. outcome
+end
+
+-- Has an execution that ended in the index of its outcome, and in no other, where
+-- it may be from before a replay. Answers how much was wrong.
+local function index_outcome(tag, lane, id, outcome, created_at, replayed)
+  local changed = 0
+  for _, o in ipairs(OUTCOMES) do
+    if o == outcome then
+      changed = changed + redis.call('ZADD', outcome_key(tag, lane, o), 'NX', created_at, id)
+    elseif replayed then
+      changed = changed + redis.call('ZREM', outcome_key(tag, lane, o), id)
+    end
+  end
+  return changed
+end
+
+-- Puts one execution where it belongs and takes it from where it does not. Answers
+-- how much was wrong.
+local function restore(tag, id, lanes)
   local x = load(base_of(tag, id) .. ':core')
   if not x then
-    redis.call('SREM', 'ff:idx:' .. tag .. ':all_executions', id)
-    redis.call('ZREM', 'ffx:idx:' .. tag .. ':created', id)
-    return true
+    return redis.call('SREM', 'ff:idx:' .. tag .. ':all_executions', id) + redis.call('ZREM', 'ffx:idx:' .. tag .. ':created', id)
   end
   local changed = redis.call('ZADD', 'ffx:idx:' .. tag .. ':created', 'NX', x.created_at, id)
-  changed = changed + redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', x.lane_id)
+  if redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', x.lane_id) == 1 then
+    lanes[#lanes + 1], changed = x.lane_id, changed + 1
+  end
   local key, score = place_of(tag, x)
   if key and tonumber(score) then
     changed = changed + redis.call('ZADD', key, 'NX', score, id)
   end
-  if changed > 0 and is_waiting(x) then
+  for _, lane in ipairs(lanes) do
+    for _, name in ipairs(INDEXES) do
+      local other = lane_key(tag, lane, name)
+      if other ~= key then
+        changed = changed + redis.call('ZREM', other, id)
+      end
+    end
+  end
+  if is_lost(x) then
+    changed = changed + redis.call('ZADD', lost_key(tag, x.lane_id), 'NX', score_of(x), id)
+  else
+    changed = changed + redis.call('ZREM', lost_key(tag, x.lane_id), id)
+  end
+  changed = changed + index_outcome(tag, x.lane_id, id, x.lifecycle_phase == 'terminal' and x.terminal_outcome or '', x.created_at, true)
+  if changed > 0 and (is_waiting(x) or is_lost(x)) then
     wake_lane(tag, x.lane_id)
   end
-  return changed > 0
+  return changed
 end
 
-local INDEXES = {'eligible', 'delayed', 'active', 'terminal', 'suspended', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
-  'blocked:route', 'blocked:operator'}
+-- Forgets executions that peers have deleted.
+local function forget_deleted(tag, lanes)
+  local gone = redis.call('ZDIFF', 2, 'ffx:idx:' .. tag .. ':created', 'ff:idx:' .. tag .. ':all_executions')
+  for i = 1, math.min(#gone, 5000) do
+    local id = gone[i]
+    redis.call('ZREM', 'ffx:idx:' .. tag .. ':created', id)
+    redis.call('ZREM', 'ffx:idx:' .. tag .. ':retention', id)
+    redis.call('ZREM', 'ffx:idx:' .. tag .. ':grants', id)
+    for _, lane in ipairs(lanes) do
+      redis.call('ZREM', lost_key(tag, lane), id)
+      index_outcome(tag, lane, id, '', 0, true)
+    end
+    redis.call('UNLINK', 'ffx:exec:' .. tag .. ':' .. id .. ':events')
+  end
+  return #gone
+end
 
--- Whether every execution of the partition is in one index of its lane and in the
--- index by age, by counting.
+-- Whether by counting every execution of the partition is in one index of its lane
+-- and in the index by age.
 local function complete_by_count(tag, lanes)
   local all, indexed = redis.call('SCARD', 'ff:idx:' .. tag .. ':all_executions'), 0
   for _, lane in ipairs(lanes) do
@@ -55,68 +106,99 @@ local function complete_by_count(tag, lanes)
   return all == indexed and all == redis.call('ZCARD', 'ffx:idx:' .. tag .. ':created')
 end
 
--- Executions whose lease was lost without the extensions having seen it: by a
--- revocation or a mark of the compatible functions.
-local function find_lost(try, tag, lane, now)
-  local found = 0
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', lane_key(tag, lane, 'active'), '-inf', now, 'LIMIT', 0, 1000)) do
-    found = found + try(function()
+-- Executions that a peer has revoked: they are active and in no other index. Those
+-- whose lease has lapsed are found by the sweep of leases.
+local function find_revoked(tag, lanes)
+  local active, found = 0, 0
+  for _, lane in ipairs(lanes) do
+    active = active + redis.call('ZCARD', lane_key(tag, lane, 'active'))
+  end
+  if active <= redis.call('ZCARD', 'ff:idx:' .. tag .. ':lease_expiry') then
+    return 0
+  end
+  for _, lane in ipairs(lanes) do
+    for _, id in ipairs(redis.call('ZDIFF', 3, lane_key(tag, lane, 'active'), 'ff:idx:' .. tag .. ':lease_expiry', lost_key(tag, lane))) do
       local x = load(base_of(tag, id) .. ':core')
-      return x and is_lost(x) and redis.call('ZADD', lost_key(tag, lane), 'NX', score_of(x), id)
-    end)
+      if x and is_lost(x) and note_lost(tag, id, x) then
+        found = found + 1
+      end
+    end
   end
-  if found > 0 then
-    wake_lane(tag, lane)
-  end
+  return found
 end
 
-local UNSUCCESSFUL = {failed = true, cancelled = true, expired = true, skipped = true}
-
--- Executions that ended otherwise than by success without the extensions.
-local function find_outcomes(try, tag, lane, since, now)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', lane_key(tag, lane, 'terminal'), since, now, 'LIMIT', 0, 2000)) do
-    try(function()
-      local v = redis.call('HMGET', base_of(tag, id) .. ':core', 'terminal_outcome', 'created_at')
-      return v[2] and UNSUCCESSFUL[v[1]] and redis.call('ZADD', 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. v[1], 'NX', v[2], id)
-    end)
+-- Executions that ended without the extensions: a page of those that ended since
+-- the last time. Answers how many, and whether there are more.
+local PAGE = 2000
+local function find_outcomes(tag, lane, now)
+  local marks = 'ffx:idx:' .. tag .. ':reconciled'
+  local from = tonumber(redis.call('HGET', marks, lane)) or 0
+  local page = redis.call('ZRANGEBYSCORE', lane_key(tag, lane, 'terminal'), '(' .. string.format('%.0f', from), string.format('%.0f', now),
+    'WITHSCORES', 'LIMIT', 0, PAGE)
+  local found = 0
+  for i = 1, #page, 2 do
+    local v = redis.call('HMGET', base_of(tag, page[i]) .. ':core', 'terminal_outcome', 'created_at', 'replay_count')
+    if v[1] and v[2] then
+      found = found + index_outcome(tag, lane, page[i], v[1], v[2], (v[3] or '0') ~= '0')
+    end
   end
+  -- More may yet end in the millisecond of the last.
+  local full = #page == 2 * PAGE
+  local last = full and tonumber(page[#page]) - 1 or now - 1
+  redis.call('HSET', marks, lane, string.format('%.0f', math.max(last, full and from + 1 or from)))
+  return found, full
 end
 
--- KEYS: any of the partition. ARGV: the instant since which ends are looked at, the
--- cursor of the scan of all executions, then the lanes that are known. Repairs what
--- peers without the extensions leave undone and what was lost. Answers now, how
--- much was repaired, how many executions could not be read, and the cursor to go on
--- with, 0 when all was seen or the counts say that nothing is missing.
+-- KEYS: any of the partition. ARGV: where to go on, empty at first, then the lanes
+-- that are known. Repairs what peers without the extensions leave undone and what
+-- was lost. Answers now, how much was repaired, how many executions could not be
+-- read, and where to go on, 0 at the end. All executions are scanned; when the counts
+-- say that nothing is missing only one page of them is, each time another.
 redis.register_function('ffx_reconcile', function(keys, a)
   local now, tag, repaired, errors = now_ms(), tag_of(keys[1]), 0, 0
-  for i = 3, #a do
+  local lanes_key, marks, at = 'ffx:idx:' .. tag .. ':lanes', 'ffx:idx:' .. tag .. ':reconciled', a[1]
+  local function try(f, ...)
+    local good, n, more = pcall(f, ...)
+    if not good then
+      errors = errors + 1
+      return false
+    end
+    repaired = repaired + n
+    return more
+  end
+  for i = 2, #a do
     local present = {}
     for j, name in ipairs(INDEXES) do
       present[j] = lane_key(tag, a[i], name)
     end
     if redis.call('EXISTS', unpack(present)) > 0 then
-      repaired = repaired + redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', a[i])
+      repaired = repaired + redis.call('SADD', lanes_key, a[i])
     end
   end
-  local lanes = redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')
-  -- An execution that cannot be read keeps nothing from the others.
-  local function try(f, ...)
-    local good, n = pcall(f, ...)
-    n = good and (n == true and 1 or n) or 0
-    errors, repaired = errors + (good and 0 or 1), repaired + n
-    return n
+  local lanes, scan = redis.call('SMEMBERS', lanes_key), true
+  if at == '' then
+    try(find_revoked, tag, lanes)
+    local more = false
+    for _, lane in ipairs(lanes) do
+      more = try(find_outcomes, tag, lane, now) or more
+    end
+    if more then
+      return {now, repaired, errors, ''}
+    end
+    try(forget_deleted, tag, lanes)
+    scan = not complete_by_count(tag, lanes)
+    at = scan and '0' or redis.call('HGET', marks, ':scan') or '0'
   end
-  for _, lane in ipairs(lanes) do
-    find_lost(try, tag, lane, now)
-    find_outcomes(try, tag, lane, a[1], now)
-  end
-  if a[2] == '0' and complete_by_count(tag, lanes) then
-    return {now, repaired, errors, '0'}
-  end
-  local page = redis.call('SSCAN', 'ff:idx:' .. tag .. ':all_executions', a[2], 'COUNT', 500)
+  local page = redis.call('SSCAN', 'ff:idx:' .. tag .. ':all_executions', at, 'COUNT', 500)
   for _, id in ipairs(page[2]) do
-    try(restore, tag, id)
+    try(restore, tag, id, lanes)
   end
-  return {now, repaired, errors, page[1]}
+  if scan then
+    return {now, repaired, errors, page[1]}
+  end
+  if page[1] ~= at then
+    redis.call('HSET', marks, ':scan', page[1])
+  end
+  return {now, repaired, errors, '0'}
 end)
 end

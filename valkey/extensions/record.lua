@@ -11,6 +11,8 @@ local function load(core)
     local v = values[i + 1]
     if v ~= '' then
       x[values[i]] = v
+    else
+      x.blank = true -- as in the records that peers write
     end
   end
   return x, values
@@ -122,6 +124,7 @@ local function leave_indexes(tag, id, x)
   if x.lifecycle_phase == 'active' then
     redis.call('ZREM', 'ff:idx:' .. tag .. ':lease_expiry', id)
     redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
+    redis.call('DEL', base_of(tag, id) .. ':lease:current')
     if x.current_worker_instance_id then
       redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id), id)
     end

@@ -9,6 +9,8 @@ local function promote(tag, base, id, x, now)
     drop_grant(tag, base, id)
     redis.call('HSET', base .. ':core', 'last_mutation_at', now)
     wake_lane(tag, x.lane_id)
+  elseif not lapses then
+    redis.call('ZREM', 'ffx:idx:' .. tag .. ':grants', id) -- a peer has used it up
   end
   if x.eligibility_state == 'not_eligible_until_time' and number_of(x.delay_until, 0) <= now then
     set_state(base .. ':core', now, 'runnable', 'unowned', 'eligible_now', 'waiting_for_worker', '', 'none', x.attempt_state, 'waiting',
@@ -97,8 +99,18 @@ local function next_due(tag, base, id, x, retention)
     earlier('delayed_promoter', x.delay_until)
   end
   earlier('delayed_promoter', redis.call('HGET', base .. ':claim_grant', 'grant_expires_at'))
-  earlier('execution_deadline', x.execution_deadline_at or redis.call('ZSCORE', 'ff:idx:' .. tag .. ':execution_deadline', id))
+  -- The index has what is in force: peers do not know our field of the record.
+  earlier('execution_deadline', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':execution_deadline', id))
   return kind, at
+end
+
+-- Makes known a loss that a peer has marked. Answers whether it was not known.
+local function note_lost(tag, id, x)
+  if redis.call('ZADD', lost_key(tag, x.lane_id), 'NX', score_of(x), id) == 0 then
+    return false
+  end
+  wake_lane(tag, x.lane_id)
+  return true
 end
 
 -- Does what is due of one execution. Answers whether that was of this kind, and
@@ -112,7 +124,9 @@ local function advance(s, key, id)
   end
   local kind, at = next_due(s.tag, base, id, x, s.retention)
   if kind ~= s.kind or at > s.now then
-    if kind ~= s.kind and s.stale(x, base, key) then
+    if s.kind == 'lease_expiry' and is_lost(x) then
+      return note_lost(s.tag, id, x), false
+    elseif s.stale(x, base, key) then
       redis.call('ZREM', key, id)
       return false, true
     end
@@ -128,24 +142,31 @@ end
 
 -- The kinds: what is done, whether that takes the execution out of the index that
 -- it was found in, and whether an entry has no business there any more.
-local function never()
-  return false
-end
 local function not_active_any_more(x)
   return x.lifecycle_phase ~= 'active'
+end
+local function not_leased(x)
+  return x.ownership_state ~= 'leased'
 end
 local function ended(x)
   return x.lifecycle_phase == 'terminal'
 end
-local function without_grant(_, base, key)
-  return string.sub(key, -7) == ':grants' and not is_granted(base)
+local function not_ended(x)
+  return x.lifecycle_phase ~= 'terminal'
+end
+-- Peers use up grants without telling, and leave delayed entries of what they claim.
+local function neither_delayed_nor_granted(x, base, key)
+  if string.sub(key, 1, 4) == 'ffx:' then
+    return not is_granted(base)
+  end
+  return home_of(x) ~= 'delayed'
 end
 local KINDS = {
   lease_expiry = {act = mark_lapsed, leaves = false, stale = not_active_any_more},
-  delayed_promoter = {act = promote, leaves = true, stale = without_grant},
-  attempt_timeout = {act = time_out_attempt, leaves = true, stale = not_active_any_more},
+  delayed_promoter = {act = promote, leaves = true, stale = neither_delayed_nor_granted},
+  attempt_timeout = {act = time_out_attempt, leaves = true, stale = not_leased},
   execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, leaves = true, stale = ended},
-  retention_trimmer = {act = purge, leaves = true, stale = never},
+  retention_trimmer = {act = purge, leaves = true, stale = not_ended},
 }
 
 -- How many entries that are not due one call passes by, of one index.
