@@ -61,7 +61,8 @@ type Leases interface {
 	RenewLeases(context.Context, RenewLeases) (RenewLeasesResult, error)
 	UpdateProgress(context.Context, UpdateProgress) error
 	// CompleteExecution and FailExecution succeed again when the same holder
-	// repeats them after a lost answer (spec 02 §5).
+	// repeats them after a lost answer (spec 02 §5). A completion may claim the
+	// next work of its worker.
 	CompleteExecution(context.Context, CompleteExecution) (CompleteExecutionResult, error)
 	FailExecution(context.Context, FailExecution) (FailExecutionResult, error)
 	DelayExecution(context.Context, DelayExecution) (DelayExecutionResult, error)

@@ -384,12 +384,18 @@ type LaneStatus struct {
 
 // AtItem puts the position of a batch item in front of an error's field.
 func AtItem(field string, index int, err error) error {
+	return InField(field+"["+strconv.Itoa(index)+"]", err)
+}
+
+// InField puts the field that holds a part in front of the field of the part's
+// error.
+func InField(field string, err error) error {
 	e, ok := AsError(err)
 	if !ok {
 		return err
 	}
 	at := *e
-	at.Field = field + "[" + strconv.Itoa(index) + "]"
+	at.Field = field
 	if e.Field != "" {
 		at.Field += "." + e.Field
 	}

@@ -130,14 +130,31 @@ type CompleteExecution struct {
 	Result []byte
 	// Source is needed only without a fence: operator_override.
 	Source CancelSource
+	// Next, when set, claims in the same call after the completion, so that a
+	// worker goes on without asking again. Its Wait must be 0. A completion that
+	// is refused claims nothing; one that is repeated claims again, because what
+	// a lost answer had claimed is not known to its caller.
+	Next *Claim
 }
 
-// Validate checks the command.
+// Validate checks the command and fills in the defaults of a copy of Next. Fields
+// of Next are named next.max and so on.
 func (c *CompleteExecution) Validate() error {
 	if n := len(c.Result); n > MaxResultBytes {
 		return tooLarge("result", n, MaxResultBytes)
 	}
-	return c.validateSource(c.Source)
+	if err := c.validateSource(c.Source); err != nil || c.Next == nil {
+		return err
+	}
+	next := *c.Next
+	if next.Wait != 0 {
+		return InvalidInput("next.wait", "must be 0: a completion does not wait for work (got %s)", next.Wait)
+	}
+	if err := next.Validate(); err != nil {
+		return InField("next", err)
+	}
+	c.Next = &next
+	return nil
 }
 
 // CompleteExecutionResult is the state after the completion. Repeated says that
@@ -145,6 +162,10 @@ func (c *CompleteExecution) Validate() error {
 type CompleteExecutionResult struct {
 	State    PublicState
 	Repeated bool
+	// Next is what was claimed, if that was asked for. It is what was at hand:
+	// none does not prove that there is nothing. Whatever keeps the claim from
+	// being made leaves the completion as it is; Next.Now is zero then.
+	Next ClaimResult
 }
 
 // FailExecution ends an attempt with a failure. The retry policy of the

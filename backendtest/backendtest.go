@@ -34,6 +34,9 @@ type Store struct {
 	// Reopen closes the store and opens what it had stored. It is nil for a store
 	// that keeps nothing beyond its own life.
 	Reopen func(*testing.T) ff.Backend
+	// Lacks names behaviours that the store cannot have, each with the reason. One
+	// that it has after all fails the test.
+	Lacks map[string]string
 }
 
 // behaviour is one thing that every store does.
@@ -56,6 +59,7 @@ var areas = []struct {
 	{"reclaim", reclaimBehaviours},
 	{"lease", leaseBehaviours},
 	{"fence", fenceBehaviours},
+	{"next", nextBehaviours},
 	{"retry", retryBehaviours},
 	{"sweep", sweepBehaviours},
 	{"list", listBehaviours},
@@ -70,7 +74,7 @@ func Exercise(t *testing.T, open func(*testing.T) Store) {
 	for _, area := range areas {
 		t.Run(area.name, func(t *testing.T) {
 			for _, b := range area.behaviours {
-				t.Run(b.name, func(t *testing.T) { b.check(&subject{T: t, Store: open(t)}) })
+				t.Run(b.name, func(t *testing.T) { exercise(t, open(t), b) })
 			}
 		})
 	}
@@ -79,8 +83,9 @@ func Exercise(t *testing.T, open func(*testing.T) Store) {
 
 // subject is the store under test with short forms of what most behaviours do.
 type subject struct {
-	*testing.T
+	testing.TB
 	Store
+	t *testing.T
 }
 
 // main is the lane of behaviours that need no more than one, and ttl their

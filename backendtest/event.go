@@ -137,7 +137,8 @@ func eventFamilies(s *subject) {
 func eventsOfRefusals(s *subject) {
 	c := s.start(ff.CreateExecution{})
 	s.complete(c)
-	before := len(s.events(ff.ReadEvents{}))
+	own := ff.ReadEvents{ID: c.Execution.ID}
+	before := len(s.events(own))
 	for _, command := range holderCommands {
 		if err := command.send(s, c.Ref()); err == nil && command.name != "complete" {
 			s.Errorf("%s succeeded", command.name)
@@ -145,7 +146,7 @@ func eventsOfRefusals(s *subject) {
 	}
 	_, err := s.CancelExecution(s.Context(), ff.CancelExecution{ID: c.Execution.ID})
 	s.refused(err, ff.ErrExecutionNotActive)
-	s.equal("events", len(s.events(ff.ReadEvents{})), before)
+	s.equal("events", len(s.events(own)), before)
 }
 
 func eventOfLapse(s *subject) {
@@ -156,7 +157,7 @@ func eventOfLapse(s *subject) {
 		s.refused(err, ff.ErrLeaseExpired)
 	}
 	s.sweep(ff.SweepLeaseExpiry)
-	s.equal("the types", typesOf(s.events(ff.ReadEvents{})), []ff.EventType{ff.EventAcquired, ff.EventLeaseExpired})
+	s.equal("the types", typesOf(s.events(ff.ReadEvents{ID: c.Execution.ID})), []ff.EventType{ff.EventAcquired, ff.EventLeaseExpired})
 }
 
 func eventWait(s *subject) {
@@ -189,18 +190,19 @@ func eventWait(s *subject) {
 }
 
 func eventWaitEnds(s *subject) {
-	s.start(ff.CreateExecution{})
-	all := s.events(ff.ReadEvents{})
+	id := s.start(ff.CreateExecution{}).Execution.ID
+	all := s.events(ff.ReadEvents{ID: id})
 	after := all[len(all)-1].Cursor
-	r, err := s.ReadEvents(s.Context(), ff.ReadEvents{After: after, Wait: 20 * time.Millisecond})
+	r, err := s.ReadEvents(s.Context(), ff.ReadEvents{ID: id, After: after, Wait: 20 * time.Millisecond})
 	s.must(err)
 	s.equal("the page", r, ff.ReadEventsResult{Next: after})
 }
 
 func eventContext(s *subject) {
+	id := s.submit(ff.CreateExecution{})
 	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := s.ReadEvents(ctx, ff.ReadEvents{Wait: time.Minute}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.ReadEvents(ctx, ff.ReadEvents{ID: id, Wait: time.Minute}); !errors.Is(err, context.DeadlineExceeded) {
 		s.Errorf("after the end of the context: %v", err)
 	}
 }

@@ -91,6 +91,9 @@ type model struct {
 	byID  map[ff.ExecutionID]*modelled
 	keys  map[string]key
 	now   time.Time
+	// grantsVanish and noLog are what the store lacks: lapsed grants do not wait for
+	// the sweep; there is no log of all events.
+	grantsVanish, noLog bool
 }
 
 func newModel(t *rapid.T, store Store, run int64) *model {
@@ -98,6 +101,8 @@ func newModel(t *rapid.T, store Store, run int64) *model {
 	for i := range 3 {
 		m.lanes = append(m.lanes, ff.LaneID(fmt.Sprintf("run %d lane %d", run, i)))
 	}
+	_, m.grantsVanish = store.Lacks["a lapsed grant is refused and the execution is open again"]
+	_, m.noLog = store.Lacks["every change of a lease and every end is an event"]
 	m.readClock()
 	return m
 }
@@ -131,6 +136,11 @@ func (m *model) readClock() {
 	now, err := m.store.Now(m.t.Context())
 	m.must(err)
 	m.now = now
+	for _, e := range m.all {
+		if m.grantsVanish && !e.x.Grant.Live(now) {
+			e.x.Grant = ff.Grant{}
+		}
+	}
 }
 
 func (m *model) advance(d time.Duration) {

@@ -42,18 +42,25 @@ func (m *model) create(t *rapid.T) {
 	}
 }
 
-func (m *model) claim(t *rapid.T) {
+func (m *model) claim(t *rapid.T) { m.claimAs(t, m.drawClaim(t)) }
+
+func (m *model) drawClaim(t *rapid.T) ff.Claim {
 	c := ff.Claim{Claimant: m.drawClaimant(t), LeaseTTL: drawTTL(t), Max: rapid.IntRange(1, 4).Draw(t, "max")}
 	first := rapid.IntRange(0, len(m.lanes)-1).Draw(t, "first lane")
 	c.Lanes = append(slices.Clone(m.lanes[first:]), m.lanes[:first]...)[:rapid.IntRange(1, len(m.lanes)).Draw(t, "lanes")]
-	m.claimAs(t, c)
+	return c
 }
 
-// claimAs claims from the store what it says it claims next, and holds the rules
-// against it: the order, the reclaims that exceed their limit, the records.
+// claimAs claims from the store.
 func (m *model) claimAs(t *rapid.T, c ff.Claim) int {
 	r, err := m.store.Claim(t.Context(), c)
 	m.must(err)
+	return m.claimed(t, c, r)
+}
+
+// claimed holds the rules against what the store says it has claimed: the order,
+// the reclaims that exceed their limit, the records.
+func (m *model) claimed(t *rapid.T, c ff.Claim, r ff.ClaimResult) int {
 	got := r.Claimed
 	for _, lane := range c.Lanes {
 		for _, e := range m.claimable(lane, c.Capabilities) {
@@ -189,18 +196,30 @@ func (m *model) complete(t *rapid.T) {
 	if rapid.IntRange(0, 9).Draw(t, "operator") == 9 {
 		c.Fence, c.Source = ff.Fence{}, ff.SourceOperatorOverride
 	}
+	if rapid.Bool().Draw(t, "next") {
+		next := m.drawClaim(t)
+		c.Next = &next
+	}
 	r, err := m.store.CompleteExecution(t.Context(), c)
 	repeated := false
 	m.sameFate(err, e.apply(func(x *ff.Execution) (fx lifecycle.Effects, err error) {
 		repeated, fx, err = lifecycle.Complete(x, &c, m.now)
 		return fx, err
 	}))
-	if err == nil {
-		m.equal("the completion", r, ff.CompleteExecutionResult{State: ff.StateCompleted, Repeated: repeated})
-		if !repeated {
-			e.result = string(c.Result)
-		}
+	if err != nil {
+		m.equal("the result beside a refusal", r, ff.CompleteExecutionResult{})
+		return
 	}
+	m.equal("the completion", r, ff.CompleteExecutionResult{State: ff.StateCompleted, Repeated: repeated, Next: r.Next})
+	if !repeated {
+		e.result = string(c.Result)
+	}
+	if c.Next == nil {
+		m.equal("what came without being asked for", r.Next, ff.ClaimResult{})
+		return
+	}
+	m.equal("the instant of the claim", r.Next.Now, m.now)
+	m.claimed(t, *c.Next, r.Next)
 }
 
 func (m *model) fail(t *rapid.T) {

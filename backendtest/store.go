@@ -73,7 +73,7 @@ func reopened(s *subject) {
 	s.grant(ff.GrantNext{Lane: "granted"})
 	s.submit(ff.CreateExecution{Delay: time.Second})
 	before := s.everything()
-	s.Backend = s.Reopen(s.T)
+	s.Backend = s.Reopen(s.t)
 	s.equal("everything", s.everything(), before)
 	s.countsEqualRecount()
 
@@ -113,8 +113,9 @@ func (s *subject) everything() (all content) {
 		result, err := s.ExecutionResult(s.Context(), x.ID)
 		s.must(err)
 		all.Attempts, all.Payloads, all.Results = append(all.Attempts, s.attempts(x.ID)), append(all.Payloads, payload), append(all.Results, result)
+		all.Events = append(all.Events, s.events(ff.ReadEvents{ID: x.ID})...)
 	}
-	all.Executions, all.Events, all.Workers = r.Executions, s.events(ff.ReadEvents{}), s.workers(ff.ListWorkers{})
+	all.Executions, all.Workers = r.Executions, s.workers(ff.ListWorkers{})
 	all.Lanes, err = s.Lanes(s.Context())
 	s.must(err)
 	return all

@@ -65,6 +65,7 @@ type Report struct {
 	Payload     int     `json:"payload"`
 	Preloaded   int     `json:"preloaded"`
 	Batch       int     `json:"batch,omitempty"`
+	Chain       bool    `json:"chain,omitempty"` // each completion claimed the next
 	SubmitsPerS float64 `json:"submits_per_s,omitempty"`
 	LifecyclesS float64 `json:"lifecycles_per_s,omitempty"`
 	Seconds     float64 `json:"seconds"`

@@ -11,7 +11,8 @@ import (
 // Remote is a store at the other end of a server. Commands are repeated when the
 // server cannot be reached, if that is safe: reads are, terminal commands of a
 // holder are, and submits are because each carries an id.
-// A claim whose answer is lost is not: its lease runs out.
+// A claim whose answer is lost is not: its lease runs out. A completion that claims
+// is repeated without its claim, also for a server that does not know such.
 type Remote struct{ c *Client }
 
 var _ ff.Backend = (*Remote)(nil)

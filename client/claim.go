@@ -13,16 +13,11 @@ func (r *Remote) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) 
 		return ff.ClaimResult{}, err
 	}
 	var out httpapi.ClaimAnswer
-	err := r.c.do(ctx, call{method: "POST", path: "/v1/claims", once: true, wait: c.Wait, out: &out, body: httpapi.Claim{
-		Claimant: httpapi.ClaimantOf(c.Claimant), Lanes: c.Lanes, Max: c.Max, LeaseTTLMS: httpapi.MillisOf(c.LeaseTTL), WaitMS: httpapi.MillisOf(c.Wait)}})
+	err := r.c.do(ctx, call{method: "POST", path: "/v1/claims", once: true, wait: c.Wait, out: &out, body: httpapi.ClaimOf(&c)})
 	if err != nil {
 		return ff.ClaimResult{}, err
 	}
-	got := ff.ClaimResult{Now: out.Now.Time, Claimed: make([]ff.Claimed, len(out.Claimed))}
-	for i := range out.Claimed {
-		got.Claimed[i] = out.Claimed[i].Claimed()
-	}
-	return got, nil
+	return out.Result(), nil
 }
 
 // GrantNext reserves the next execution of a lane.

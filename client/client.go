@@ -58,6 +58,9 @@ type Client struct {
 	end  context.CancelFunc
 	// partitions are those of the server's store, once they are known.
 	partitions atomic.Pointer[ff.PartitionConfig]
+	// unchainedUntil is until when completions do not ask for more work, in
+	// nanoseconds since 1970.
+	unchainedUntil atomic.Int64
 }
 
 // Option changes a Client.

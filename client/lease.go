@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
@@ -42,14 +44,58 @@ func (r *Remote) UpdateProgress(ctx context.Context, c ff.UpdateProgress) error 
 	return r.c.do(ctx, call{method: "POST", path: executionPath(c.ID, "/progress"), body: httpapi.Progress{Fence: c.Fence, Percent: c.Percent, Message: c.Message}})
 }
 
-// CompleteExecution ends an execution with success.
+// CompleteExecution ends an execution with success. With Next it is sent once; when
+// it has to be repeated, the repetition claims nothing: each call whose answer is
+// lost would leave what it claimed to the end of its lease.
 func (r *Remote) CompleteExecution(ctx context.Context, c ff.CompleteExecution) (ff.CompleteExecutionResult, error) {
 	if err := c.Validate(); err != nil {
 		return ff.CompleteExecutionResult{}, err
 	}
 	var out httpapi.Completed
-	err := r.c.do(ctx, call{method: "POST", path: executionPath(c.ID, "/complete"), once: c.Fence.IsZero(), body: httpapi.Complete{Fence: c.Fence, ResultBase64: c.Result, Source: c.Source}, out: &out})
-	return ff.CompleteExecutionResult{State: out.State, Repeated: out.Repeated}, err
+	k := call{method: "POST", path: executionPath(c.ID, "/complete"), once: c.Fence.IsZero(), out: &out}
+	b := httpapi.Complete{Fence: c.Fence, ResultBase64: c.Result, Source: c.Source}
+	k.body = b
+	var err error
+	if c.Next != nil && !r.c.unchained() {
+		chained, next := k, httpapi.ClaimOf(c.Next)
+		b.Next = &next
+		chained.body, chained.once = b, true
+		if err = r.c.do(ctx, chained); !r.c.worthWithout(ctx, chained, k, err) {
+			return completedOf(&out), err
+		}
+	}
+	err = r.c.do(ctx, k)
+	return completedOf(&out), err
+}
+
+func completedOf(out *httpapi.Completed) ff.CompleteExecutionResult {
+	r := ff.CompleteExecutionResult{State: out.State, Repeated: out.Repeated}
+	if !out.Now.IsZero() {
+		next := httpapi.ClaimAnswer{Claimed: out.Claimed, Now: out.Now}
+		r.Next = next.Result()
+	}
+	return r
+}
+
+// unchainedFor is how long completions do not ask a server for more work that has
+// refused to be asked.
+const unchainedFor = time.Minute
+
+// unchained reports whether the server does not know claims with a completion, as
+// far as the last answers tell.
+func (c *Client) unchained() bool { return time.Now().UnixNano() < c.unchainedUntil.Load() }
+
+// worthWithout reports whether a completion that was to claim is worth sending
+// without. An older server refuses the field, before it has done anything.
+func (c *Client) worthWithout(ctx context.Context, chained, plain call, err error) bool {
+	if err == nil || ctx.Err() != nil {
+		return false
+	}
+	if refused, ours := ff.AsError(err); ours && strings.Contains(refused.Error(), `field "next" is unknown`) {
+		c.unchainedUntil.Store(time.Now().Add(unchainedFor).UnixNano())
+		return true
+	}
+	return c.retries > 0 && c.repeatable(plain, err) && !c.repeatable(chained, err)
 }
 
 // FailExecution ends an attempt with a failure.

@@ -3,7 +3,7 @@
 //
 // A store serves the lanes of a claim in the given order. Without more, a busy
 // first lane would starve the others; the scheduler therefore starts each claim
-// at another lane. It also measures claims.
+// at another lane, also those that come with completions. It also measures claims.
 package scheduler
 
 import (
@@ -37,9 +37,17 @@ type Options struct {
 	Meter metric.Meter
 }
 
-// Scheduler is a Claims with fair lanes and metrics. The grants pass through.
+// Store is what a scheduler asks of a store.
+type Store interface {
+	ff.Claims
+	CompleteExecution(context.Context, ff.CompleteExecution) (ff.CompleteExecutionResult, error)
+}
+
+// Scheduler is a Claims with fair lanes and metrics, and a completion whose claim
+// has them too. The grants pass through.
 type Scheduler struct {
 	ff.Claims
+	store Store
 	order Order
 	// turns count the claims, apart for each claimant (by hash): with one common
 	// count, claimants that take turns could each meet the same lane every time.
@@ -52,11 +60,11 @@ type Scheduler struct {
 var _ ff.Claims = (*Scheduler)(nil)
 
 // New makes a scheduler over a store.
-func New(store ff.Claims, o Options) (*Scheduler, error) {
+func New(store Store, o Options) (*Scheduler, error) {
 	if o.Meter == nil {
 		o.Meter = noop.Meter{}
 	}
-	s := &Scheduler{Claims: store, order: o.Order}
+	s := &Scheduler{Claims: store, store: store, order: o.Order}
 	var err error
 	s.took, err = o.Meter.Float64Histogram("ff_claim_from_grant_duration_seconds", metric.WithUnit("s"),
 		metric.WithDescription("Duration of one claim, whatever came of it, without waiting for work"),
@@ -67,7 +75,7 @@ func New(store ff.Claims, o Options) (*Scheduler, error) {
 			metric.WithExplicitBucketBoundaries(.001, .005, .01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60))
 	}
 	if err == nil {
-		s.claimed, err = o.Meter.Int64Counter("ff_claimed_executions_total", metric.WithDescription("Executions given to workers"))
+		s.claimed, err = o.Meter.Int64Counter("ff_claimed_executions_total", metric.WithDescription("Executions given to workers, by claims and with completions"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("scheduler metrics: %w", err)
@@ -80,9 +88,7 @@ func (s *Scheduler) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, erro
 	if err := c.Validate(); err != nil {
 		return ff.ClaimResult{}, err
 	}
-	if s.order == Rotate && len(c.Lanes) > 1 {
-		c.Lanes = rotated(c.Lanes, int(s.turn(&c).Add(1)%uint64(len(c.Lanes))))
-	}
+	s.rotate(&c)
 	start := time.Now()
 	r, err := s.Claims.Claim(ctx, c)
 	duration := s.took
@@ -90,10 +96,35 @@ func (s *Scheduler) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, erro
 		duration = s.waited
 	}
 	duration.Record(ctx, time.Since(start).Seconds(), onLane(c.Lanes[0]))
-	for i := range r.Claimed {
-		s.claimed.Add(ctx, 1, onLane(r.Claimed[i].Execution.Lane))
-	}
+	s.count(ctx, r.Claimed)
 	return r, err
+}
+
+// CompleteExecution completes, and claims as Claim does what comes next; see
+// Leases.CompleteExecution.
+func (s *Scheduler) CompleteExecution(ctx context.Context, c ff.CompleteExecution) (ff.CompleteExecutionResult, error) {
+	if err := c.Validate(); err != nil {
+		return ff.CompleteExecutionResult{}, err
+	}
+	if c.Next != nil {
+		s.rotate(c.Next)
+	}
+	r, err := s.store.CompleteExecution(ctx, c)
+	s.count(ctx, r.Next.Claimed)
+	return r, err
+}
+
+// rotate starts a claim at the next lane.
+func (s *Scheduler) rotate(c *ff.Claim) {
+	if s.order == Rotate && len(c.Lanes) > 1 {
+		c.Lanes = rotated(c.Lanes, int(s.turn(c).Add(1)%uint64(len(c.Lanes))))
+	}
+}
+
+func (s *Scheduler) count(ctx context.Context, claimed []ff.Claimed) {
+	for i := range claimed {
+		s.claimed.Add(ctx, 1, onLane(claimed[i].Execution.Lane))
+	}
 }
 
 // GrantNext reserves the next execution of a lane; see Claims.GrantNext.

@@ -163,6 +163,49 @@ func TestGrantsPassThrough(t *testing.T) {
 	}
 }
 
+func TestWhatComesWithCompletionsTakesTurnsAndIsCounted(t *testing.T) {
+	reader := metric.NewManualReader()
+	store, s := open(t, scheduler.Options{Meter: metric.NewMeterProvider(metric.WithReader(reader)).Meter("test")})
+	lanes := []ff.LaneID{"a", "b"}
+	fill(t, store, 10, lanes...)
+	next := ff.Claim{Claimant: who("i"), Lanes: lanes}
+	held := claim(t, s, next)
+	got := map[ff.LaneID]int{}
+	for range 10 {
+		r, err := s.CompleteExecution(t.Context(), ff.CompleteExecution{LeaseRef: held[0].Ref(), Next: &next})
+		if err != nil || len(r.Next.Claimed) != 1 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		held = r.Next.Claimed
+		got[held[0].Execution.Lane]++
+	}
+	if got["a"] != 5 || got["b"] != 5 || lanes[0] != "a" {
+		t.Errorf("10 completions took %v and left the lanes %v, want 5 of each lane", got, lanes)
+	}
+	if _, err := s.CompleteExecution(t.Context(), ff.CompleteExecution{LeaseRef: held[0].Ref()}); err != nil {
+		t.Error(err)
+	}
+	next.Wait = time.Second
+	if _, err := s.CompleteExecution(t.Context(), ff.CompleteExecution{LeaseRef: held[0].Ref(), Next: &next}); !errors.Is(err, ff.ErrInvalidInput) {
+		t.Errorf("a completion that waits: %v", err)
+	}
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	counted := int64(0)
+	for _, m := range all.ScopeMetrics[0].Metrics {
+		if data, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "ff_claimed_executions_total" {
+			for _, p := range data.DataPoints {
+				counted += p.Value
+			}
+		}
+	}
+	if counted != 11 {
+		t.Errorf("%d executions were counted, want 11", counted)
+	}
+}
+
 func TestCommandsThatCannotBeAreRefused(t *testing.T) {
 	_, s := open(t, scheduler.Options{})
 	if _, err := s.Claim(t.Context(), ff.Claim{Claimant: who("i")}); !errors.Is(err, ff.ErrInvalidInput) {

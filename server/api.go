@@ -63,7 +63,7 @@ func apiRoutes() []route {
 			answers: map[int]any{200: httpapi.ExpiredLeases{}}, serve: (*Server).expiredLeases},
 		{method: "POST", path: "/v1/executions/{id}/progress", id: "progress", tag: "workers", summary: "Store how far an attempt is", limit: limitControl,
 			body: httpapi.Progress{}, required: []string{"fence"}, answers: map[int]any{204: nil}, serve: (*Server).progress},
-		{method: "POST", path: "/v1/executions/{id}/complete", id: "complete", tag: "workers", summary: "Complete an execution", limit: limitPayload,
+		{method: "POST", path: "/v1/executions/{id}/complete", id: "complete", tag: "workers", summary: "Complete an execution, and claim the next when asked to", limit: limitPayload,
 			body: httpapi.Complete{}, answers: map[int]any{200: httpapi.Completed{}}, serve: (*Server).complete},
 		{method: "POST", path: "/v1/executions/{id}/fail", id: "fail", tag: "workers", summary: "Fail an attempt", limit: limitControl,
 			body: httpapi.Fail{}, answers: map[int]any{200: httpapi.Failed{}}, serve: (*Server).fail},

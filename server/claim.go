@@ -12,14 +12,8 @@ func (s *Server) claim(r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c := ff.Claim{Lanes: b.Lanes, Max: b.Max}
-	if c.Claimant, err = b.Claimant.Claimant(); err != nil {
-		return answer{}, err
-	}
-	if c.LeaseTTL, err = b.LeaseTTLMS.Duration("lease_ttl_ms"); err != nil {
-		return answer{}, err
-	}
-	if c.Wait, err = b.WaitMS.Duration("wait_ms"); err != nil {
+	c, err := b.Claim()
+	if err != nil {
 		return answer{}, err
 	}
 	ctx, cancel := s.polling(r)
@@ -35,11 +29,7 @@ func (s *Server) claim(r *request) (answer, error) {
 	if r.Context().Err() != nil && len(got.Claimed) > 0 {
 		return answer{}, s.giveBack(r, got.Claimed)
 	}
-	out := httpapi.ClaimAnswer{Claimed: make([]httpapi.Claimed, len(got.Claimed)), Now: httpapi.At(got.Now)}
-	for i := range got.Claimed {
-		out.Claimed[i] = httpapi.ClaimedOf(&got.Claimed[i])
-	}
-	return ok(out)
+	return ok(httpapi.ClaimAnswerOf(&got))
 }
 
 // giveBack releases what was claimed for a caller that has gone.

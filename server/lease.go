@@ -94,11 +94,26 @@ func (s *Server) complete(r *request) (answer, error) {
 		}
 		c.Result = b.Result
 	}
-	got, err := s.store.CompleteExecution(r.Context(), c)
+	if b.Next != nil {
+		next, err := b.Next.Claim()
+		if err != nil {
+			return answer{}, ff.InField("next", err)
+		}
+		c.Next = &next
+	}
+	got, err := s.claims.CompleteExecution(r.Context(), c)
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(httpapi.Completed{State: got.State, Repeated: got.Repeated})
+	if r.Context().Err() != nil && len(got.Next.Claimed) > 0 {
+		return answer{}, s.giveBack(r, got.Next.Claimed)
+	}
+	out := httpapi.Completed{State: got.State, Repeated: got.Repeated}
+	if !got.Next.Now.IsZero() {
+		next := httpapi.ClaimAnswerOf(&got.Next)
+		out.Claimed, out.Now = next.Claimed, next.Now
+	}
+	return ok(out)
 }
 
 func (s *Server) fail(r *request) (answer, error) {

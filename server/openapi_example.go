@@ -51,7 +51,7 @@ var examples = map[string]any{
 	"renew-leases":       map[string]any{"leases": []any{map[string]any{"execution_id": exampleID, "fence": exampleFence}}, "lease_ttl_ms": 30000},
 	"release-leases":     map[string]any{"leases": []any{map[string]any{"execution_id": exampleID, "fence": exampleFence}}, "reason": "shutting down"},
 	"progress":           map[string]any{"fence": exampleFence, "percent": 50, "message": "half of the mails are sent"},
-	"complete":           map[string]any{"fence": exampleFence, "result": map[string]any{"sent": 100}},
+	"complete":           map[string]any{"fence": exampleFence, "result": map[string]any{"sent": 100}, "next": claimantAnd(map[string]any{"lanes": []string{"default"}})},
 	"fail":               map[string]any{"fence": exampleFence, "reason": "the mail server is down", "category": "transient"},
 	"delay":              map[string]any{"fence": exampleFence, "delay_ms": 60000},
 	"register-worker":    claimantAnd(map[string]any{"lanes": []string{"default"}, "liveness_ttl_ms": 60000}),

@@ -49,7 +49,7 @@ type Options struct {
 // Server serves one store.
 type Server struct {
 	store   ff.Backend
-	claims  ff.Claims
+	claims  *scheduler.Scheduler
 	opts    Options
 	log     *slog.Logger
 	handler http.Handler

@@ -15,12 +15,16 @@ import (
 	"strings"
 	"testing"
 
+	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/storetest"
+	"github.com/flowfabric/flowfabric/internal/valkeytest"
 	"github.com/flowfabric/flowfabric/server"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/flowfabric/flowfabric/valkey"
 )
 
-// trace is a recording of requests to the reference's server and its answers.
+// trace is a recording of requests to the reference's server and its answers, and of
+// what its workers did between them on Valkey.
 type trace struct {
 	Name  string `json:"name"`
 	Steps []struct {
@@ -31,11 +35,22 @@ type trace struct {
 			Body    json.RawMessage   `json:"body"`
 			Raw     *string           `json:"raw"`
 		} `json:"http"`
-		Save    map[string]string `json:"save"`
-		Tries   int               `json:"tries"`
-		AgainOn int               `json:"again_on"`
-		Expect  reply             `json:"expect"`
+		Tries   int      `json:"tries"`
+		AgainOn int      `json:"again_on"`
+		Expect  reply    `json:"expect"`
+		Valkey  []string `json:"valkey"`
+		Got     any      `json:"got"`
 	} `json:"steps"`
+}
+
+// needsValkey reports whether workers of the reference take part.
+func (tr *trace) needsValkey() bool {
+	for _, step := range tr.Steps {
+		if step.Valkey != nil {
+			return true
+		}
+	}
+	return false
 }
 
 type reply struct {
@@ -48,16 +63,36 @@ type reply struct {
 // traces are left out.
 var otherEndpoints = []string{"/v1/flows", "/v1/budgets", "/signal"}
 
+// otherAnswers are answers that are meant to be others, by trace and step.
+var otherAnswers = map[string]int{
+	"replay": 9, // a replay removes the result of the run before
+}
+
 func TestRecordedTracesOfTheReferenceMatch(t *testing.T) {
 	files, err := filepath.Glob("testdata/wire/http/*.json*")
-	if err != nil || len(files) < 12 {
+	if err != nil || len(files) < 16 {
 		t.Fatalf("%d traces, %v", len(files), err)
 	}
+	behind := valkeytest.Start(t)
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
-			base := start(t, storetest.Open(t, sqlite.Options{}), server.Options{})
-			replay(t, base, readTrace(t, file))
+		tr := readTrace(t, file)
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		t.Run(name+"/Valkey", func(t *testing.T) {
+			if err := behind.Do("FLUSHALL").Error(); err != nil {
+				t.Fatal(err)
+			}
+			store, err := valkey.Open(t.Context(), behind.URL(), valkey.Options{Lanes: []ff.LaneID{"default", "bench", "batch"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = store.Close() })
+			replay(t, start(t, store, server.Options{}), tr, behind)
 		})
+		if !tr.needsValkey() {
+			t.Run(name+"/SQLite", func(t *testing.T) {
+				replay(t, start(t, storetest.Open(t, sqlite.Options{}), server.Options{}), tr, nil)
+			})
+		}
 	}
 }
 
@@ -80,9 +115,15 @@ func readTrace(t *testing.T, file string) (tr trace) {
 	return tr
 }
 
-func replay(t *testing.T, base string, tr trace) {
+func replay(t *testing.T, base string, tr trace, behind *valkeytest.Server) {
 	replayed := 0
 	for i, step := range tr.Steps {
+		if step.Valkey != nil {
+			if got, want := workerStep(t, behind, step.Valkey), masked(step.Got); !reflect.DeepEqual(got, want) {
+				t.Errorf("step %d, %s: got %v, want %v", i, step.Valkey[1], got, want)
+			}
+			continue
+		}
 		h := step.HTTP
 		if slices.ContainsFunc(otherEndpoints, func(p string) bool { return strings.Contains(h.Path, p) }) {
 			continue
@@ -100,6 +141,9 @@ func replay(t *testing.T, base string, tr trace) {
 		if step.Expect.Status == http.StatusInternalServerError && got.Status >= 400 && got.Status < 500 {
 			continue
 		}
+		if at, other := otherAnswers[tr.Name]; other && at == i {
+			continue
+		}
 		want, have := normal(step.Expect), normal(got)
 		if !reflect.DeepEqual(want, have) {
 			t.Errorf("step %d, %s %s:\n got %+v\nwant %+v", i, h.Method, h.Path, have, want)
@@ -108,6 +152,24 @@ func replay(t *testing.T, base string, tr trace) {
 	if replayed == 0 {
 		t.Error("no step of the trace was replayed")
 	}
+}
+
+// workerStep does what a worker of the reference did and returns the answer as the
+// recording has it.
+func workerStep(t *testing.T, behind *valkeytest.Server, command []string) (got any) {
+	t.Helper()
+	answer, err := behind.Do(command[0], command[1:]...).ToAny()
+	if err != nil {
+		t.Fatalf("%q: %v", command, err)
+	}
+	text, err := json.Marshal(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	return masked(got)
 }
 
 func send(t *testing.T, method, url string, headers map[string]string, body []byte, isJSON bool) reply {
@@ -167,7 +229,7 @@ func masked(v any) any {
 			return "time"
 		}
 	case string:
-		if timeText.MatchString(x) {
+		if x == "<time>" || timeText.MatchString(x) {
 			return "time"
 		}
 	case []any:

@@ -140,37 +140,39 @@ func (s *Store) await(ctx context.Context, wake <-chan struct{}, end <-chan time
 }
 
 func (s *Store) claim(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) {
-	return write(ctx, s, func(t *tx) (ff.ClaimResult, error) {
-		r := ff.ClaimResult{Now: t.now}
-		size := 0
-		for _, name := range c.Lanes {
-			lane, ok := s.names.id(string(name))
-			for ok && len(r.Claimed) < c.Max {
-				found, err := t.candidates(lane, c.Capabilities, c.Max-len(r.Claimed))
-				if err != nil {
+	return write(ctx, s, func(t *tx) (ff.ClaimResult, error) { return t.claim(c) })
+}
+
+func (t *tx) claim(c *ff.Claim) (ff.ClaimResult, error) {
+	r := ff.ClaimResult{Now: t.now}
+	size := 0
+	for _, name := range c.Lanes {
+		lane, ok := t.s.names.id(string(name))
+		for ok && len(r.Claimed) < c.Max {
+			found, err := t.candidates(lane, c.Capabilities, c.Max-len(r.Claimed))
+			if err != nil {
+				return ff.ClaimResult{}, err
+			}
+			if len(found) == 0 {
+				break
+			}
+			for _, f := range found {
+				// No candidate comes again: it is claimed, has reached its reclaim
+				// limit and fails, or is damaged. So the loop ends.
+				before := len(r.Claimed)
+				if err := t.claimOne(f.seq, c, &r); err != nil {
 					return ff.ClaimResult{}, err
 				}
-				if len(found) == 0 {
-					break
+				for _, claimed := range r.Claimed[before:] {
+					size += len(claimed.Payload)
 				}
-				for _, f := range found {
-					// No candidate comes again: it is claimed, has reached its reclaim
-					// limit and fails, or is damaged. So the loop ends.
-					before := len(r.Claimed)
-					if err := t.claimOne(f.seq, c, &r); err != nil {
-						return ff.ClaimResult{}, err
-					}
-					for _, claimed := range r.Claimed[before:] {
-						size += len(claimed.Payload)
-					}
-					if size >= ff.MaxClaimBytes {
-						return r, nil
-					}
+				if size >= ff.MaxClaimBytes {
+					return r, nil
 				}
 			}
 		}
-		return r, nil
-	})
+	}
+	return r, nil
 }
 
 // claimable reads a candidate; nil when it is damaged. One damaged row must not

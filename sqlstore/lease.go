@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,25 +67,58 @@ func (s *Store) UpdateProgress(ctx context.Context, c ff.UpdateProgress) error {
 	return err
 }
 
-// CompleteExecution ends an execution with success.
+// CompleteExecution ends an execution with success, and claims the next in the same
+// transaction when told to.
 func (s *Store) CompleteExecution(ctx context.Context, c ff.CompleteExecution) (ff.CompleteExecutionResult, error) {
 	if err := c.Validate(); err != nil {
 		return ff.CompleteExecutionResult{}, err
 	}
-	return write(ctx, s, func(t *tx) (r ff.CompleteExecutionResult, err error) {
-		rec, err := t.applyTo(c.ID, func(x *ff.Execution) (fx lifecycle.Effects, err error) {
-			r.Repeated, fx, err = lifecycle.Complete(x, &c, t.now)
-			return fx, err
-		})
+	if c.Next == nil {
+		return write(ctx, s, func(t *tx) (ff.CompleteExecutionResult, error) { return t.complete(&c) })
+	}
+	claiming := false
+	r, err := write(ctx, s, func(t *tx) (ff.CompleteExecutionResult, error) {
+		claiming = false
+		r, err := t.complete(&c)
 		if err != nil {
-			return ff.CompleteExecutionResult{}, err
+			return r, err
 		}
-		r.State = rec.x.PublicState()
-		if r.Repeated || len(c.Result) == 0 {
-			return r, nil
+		claiming = true
+		if r.Next, err = t.claim(c.Next); err != nil {
+			return ff.CompleteExecutionResult{}, errClaimBroke(err)
 		}
-		return r, t.exec(insertResult, integer(rec.seq), borrow(c.Result))
+		claiming = false
+		return r, nil
 	})
+	if err == nil || !claiming {
+		return r, err
+	}
+	// Half a claim must not stay, and the transaction was undone with it. The
+	// completion does not depend on the claim.
+	s.log.Error("a claim that came with a completion failed; completing without it", "execution", c.ID, "err", err)
+	c.Next = nil
+	return s.CompleteExecution(ctx, c)
+}
+
+// errClaimBroke breaks the transaction, also where the claim alone would be a
+// refusal.
+func errClaimBroke(err error) error {
+	return fmt.Errorf("claiming after a completion: %s", err.Error())
+}
+
+func (t *tx) complete(c *ff.CompleteExecution) (r ff.CompleteExecutionResult, err error) {
+	rec, err := t.applyTo(c.ID, func(x *ff.Execution) (fx lifecycle.Effects, err error) {
+		r.Repeated, fx, err = lifecycle.Complete(x, c, t.now)
+		return fx, err
+	})
+	if err != nil {
+		return ff.CompleteExecutionResult{}, err
+	}
+	r.State = rec.x.PublicState()
+	if r.Repeated || len(c.Result) == 0 {
+		return r, nil
+	}
+	return r, t.exec(insertResult, integer(rec.seq), borrow(c.Result))
 }
 
 // FailExecution ends an attempt with a failure.

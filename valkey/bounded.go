@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -12,19 +11,12 @@ import (
 
 // bounded is a client of which every command ends after the timeout of the store,
 // or with its context when that ends before. The client below repeats reads for
-// ever while no server is there, and who calls while another caller is making the
-// connection waits for that one.
+// ever while no server is there, and who calls while another caller is making a
+// connection waits for that one, whatever its context says.
 type bounded struct {
 	valkey.Client
 	timeout time.Duration
-	// answered is when an answer last came, in nanoseconds; 0 after an error of the
-	// connection. Lately, it is taken for granted that calls need not wait for a
-	// connection.
-	answered atomic.Int64
 }
-
-// trusted is how long an answer vouches for the connection.
-const trusted = time.Second
 
 // errNoAnswer is the end of a command that the timeout ended.
 type errNoAnswer time.Duration
@@ -35,53 +27,42 @@ func (e errNoAnswer) Error() string { return fmt.Sprintf("no answer within %s", 
 func (errNoAnswer) Timeout() bool { return true }
 
 func (b *bounded) Do(ctx context.Context, c valkey.Completed) valkey.ValkeyResult {
-	return within(ctx, b, func(ctx context.Context) []valkey.ValkeyResult {
-		return []valkey.ValkeyResult{b.Client.Do(ctx, c)}
-	}, 1)[0]
+	limited, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	answer := make(chan valkey.ValkeyResult, 1)
+	go func() { answer <- b.Client.Do(limited, c) }()
+	select {
+	case r := <-answer:
+		return b.blame(ctx, r)
+	case <-limited.Done():
+		return b.blame(ctx, valkey.NewErrorResult(limited.Err()))
+	}
 }
 
 func (b *bounded) DoMulti(ctx context.Context, c ...valkey.Completed) []valkey.ValkeyResult {
-	if len(c) == 0 {
-		return nil
-	}
-	return within(ctx, b, func(ctx context.Context) []valkey.ValkeyResult { return b.Client.DoMulti(ctx, c...) }, len(c))
-}
-
-// within makes n commands. The client watches the context once they are on their
-// way, but not while it waits for a connection.
-func within(ctx context.Context, b *bounded, do func(context.Context) []valkey.ValkeyResult, n int) []valkey.ValkeyResult {
 	limited, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
+	answers := make(chan []valkey.ValkeyResult, 1)
+	go func() { answers <- b.Client.DoMulti(limited, c...) }()
 	var results []valkey.ValkeyResult
-	if time.Now().UnixNano()-b.answered.Load() < int64(trusted) {
-		results = do(limited)
-	} else {
-		answers := make(chan []valkey.ValkeyResult, 1)
-		go func() { answers <- do(limited) }()
-		select {
-		case results = <-answers:
-		case <-limited.Done():
-			results = make([]valkey.ValkeyResult, n)
-			for i := range results {
-				results[i] = valkey.NewErrorResult(limited.Err())
-			}
+	select {
+	case results = <-answers:
+	case <-limited.Done():
+		results = make([]valkey.ValkeyResult, len(c))
+		for i := range results {
+			results[i] = valkey.NewErrorResult(limited.Err())
 		}
 	}
-	broken := false
 	for i := range results {
-		err := results[i].NonValkeyError()
-		if err == nil {
-			continue
-		}
-		broken = true
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			results[i] = valkey.NewErrorResult(errNoAnswer(b.timeout))
-		}
-	}
-	if broken {
-		b.answered.Store(0)
-	} else {
-		b.answered.Store(time.Now().UnixNano())
+		results[i] = b.blame(ctx, results[i])
 	}
 	return results
+}
+
+// blame tells a timeout of the store from one of the caller.
+func (b *bounded) blame(ctx context.Context, r valkey.ValkeyResult) valkey.ValkeyResult {
+	if errors.Is(r.NonValkeyError(), context.DeadlineExceeded) && ctx.Err() == nil {
+		return valkey.NewErrorResult(errNoAnswer(b.timeout))
+	}
+	return r
 }

@@ -47,6 +47,14 @@ func (s *Store) Claim(ctx context.Context, c ff.Claim) (ff.ClaimResult, error) {
 	}
 }
 
+// ways are how claims are done: by the extensions, or by the compatible functions.
+type ways struct {
+	claim func(ctx context.Context, at place, t *taking) error
+	find  func(ctx context.Context, lanes []ff.LaneID) (found bool, err error)
+	// poll is how often who waits looks without having been woken.
+	poll time.Duration
+}
+
 // claimWaiting is one round of a claim that waits: it looks where work is likely,
 // now and then everywhere, and leaves marks where it would hear of work.
 func (s *Store) claimWaiting(ctx context.Context, c *ff.Claim, looked *time.Time) (ff.ClaimResult, error) {
@@ -80,7 +88,7 @@ func (s *Store) claimMarked(ctx context.Context, c *ff.Claim, look claimWay) (ff
 // await waits for a wake-up or the safety poll; again is false when the time is
 // over.
 func (s *Store) await(ctx context.Context, woken <-chan struct{}, end <-chan time.Time) (again bool, err error) {
-	poll := time.NewTimer(safetyPoll)
+	poll := time.NewTimer(s.ways.poll)
 	defer poll.Stop()
 	select {
 	case <-woken:
@@ -95,34 +103,65 @@ func (s *Store) await(ctx context.Context, woken <-chan struct{}, end <-chan tim
 	return true, nil
 }
 
-// claimLikely claims from the partitions that may have work.
-func (s *Store) claimLikely(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) {
-	var r ff.ClaimResult
-	room := ff.MaxClaimBytes
-	for _, lane := range c.Lanes {
+// place is one lane on one partition.
+type place struct {
+	lane      ff.LaneID
+	partition uint16
+}
+
+// places are where a claim looks: lane by lane the partitions that may have work,
+// which take turns. There is at least one for each lane.
+func (s *Store) places(lanes []ff.LaneID) []place {
+	all := make([]place, 0, len(lanes))
+	for _, lane := range lanes {
 		list := s.wakeups.likely(lane, s.partitions)
 		first := 0
 		if len(list) > 1 {
 			first = rand.IntN(len(list))
 		}
 		for i := range list {
-			if len(r.Claimed) >= c.Max || room <= 0 {
-				return r, nil
-			}
-			p := list[(first+i)%len(list)]
-			before := len(r.Claimed)
-			if err := s.claimFrom(ctx, p, lane, c, &room, &r); err != nil {
-				if before > 0 {
-					return r, nil // what was claimed is the caller's; the error comes again
-				}
-				return r, err
-			}
-			if len(r.Claimed) == before && len(r.Claimed) < c.Max {
-				s.wakeups.unhint(lane, p)
-			}
+			all = append(all, place{lane, list[(first+i)%len(list)]})
 		}
 	}
-	return r, nil
+	return all
+}
+
+// taking is a claim under way: what it has, and how many bytes of input it may
+// still take.
+type taking struct {
+	c    *ff.Claim
+	r    ff.ClaimResult
+	room int
+}
+
+func newTaking(c *ff.Claim) *taking { return &taking{c: c, room: ff.MaxClaimBytes} }
+
+// left is how many more executions to take.
+func (t *taking) left() int {
+	if t.room <= 0 {
+		return 0
+	}
+	return t.c.Max - len(t.r.Claimed)
+}
+
+// claimLikely claims from the partitions that may have work.
+func (s *Store) claimLikely(ctx context.Context, c *ff.Claim) (ff.ClaimResult, error) {
+	t := newTaking(c)
+	err := s.claimFrom(ctx, s.places(c.Lanes), t)
+	return t.r, err
+}
+
+// claimFrom claims from one place after the other until the claim has enough.
+func (s *Store) claimFrom(ctx context.Context, places []place, t *taking) error {
+	for _, at := range places {
+		if t.left() == 0 {
+			return nil
+		}
+		if err := s.ways.claim(ctx, at, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // claimAnywhere is claimLikely, and when that finds nothing it looks which
@@ -132,7 +171,7 @@ func (s *Store) claimAnywhere(ctx context.Context, c *ff.Claim) (ff.ClaimResult,
 	if err != nil || len(r.Claimed) > 0 {
 		return r, err
 	}
-	found, err := s.findWork(ctx, c.Lanes)
+	found, err := s.ways.find(ctx, c.Lanes)
 	if err != nil || !found {
 		return r, err
 	}
@@ -141,10 +180,6 @@ func (s *Store) claimAnywhere(ctx context.Context, c *ff.Claim) (ff.ClaimResult,
 
 // findWork hints at every partition with work in one of the lanes.
 func (s *Store) findWork(ctx context.Context, lanes []ff.LaneID) (found bool, err error) {
-	type place struct {
-		lane ff.LaneID
-		p    uint16
-	}
 	var places []place
 	var commands []valkey.Completed
 	for _, lane := range lanes {
@@ -166,49 +201,82 @@ func (s *Store) findWork(ctx context.Context, lanes []ff.LaneID) (found bool, er
 			return false, s.lift(ctx, err)
 		}
 		if n > 0 {
-			s.wakeups.hint(places[i].lane, places[i].p)
+			s.wakeups.hint(places[i].lane, places[i].partition)
 			found = true
 		}
 	}
 	return found, nil
 }
 
-// claimFrom claims from one lane of one partition. A call looks at a bounded number
-// of executions; it goes on behind those that the claimant may not have.
-func (s *Store) claimFrom(ctx context.Context, p uint16, lane ff.LaneID, c *ff.Claim, room *int, r *ff.ClaimResult) error {
-	var skipped [2]int64
-	for more := true; more && len(r.Claimed) < c.Max && *room > 0; {
-		limit := c.Max - len(r.Claimed)
-		call := callClaim(p, lane, c, limit, *room, skipped)
-		m, err := s.claimCall(ctx, &call)
+var errClaimAnswer = ff.NewError(ff.CodeInternal, "ffx_claim answered something unexpected")
+
+// claimAt claims at a place until the claim has enough or everything was looked at.
+// A call looks at a bounded number of executions; the next goes on behind those that
+// the claimant may not have. The first call may have been made: answer is its answer.
+func (s *Store) claimAt(ctx context.Context, at place, t *taking, answer reply) error {
+	before, skipped := len(t.r.Claimed), [2]int64{}
+	for more := true; more && t.left() > 0; answer = nil {
+		var err error
+		if answer == nil {
+			call := callClaim(at, t.c, t.left(), t.room, skipped)
+			answer, err = s.claimAnswer(ctx, &call)
+		}
+		if err == nil {
+			more, err = s.take(at, t, answer)
+		}
 		if err != nil {
+			if len(t.r.Claimed) > 0 {
+				return nil // what was claimed is the caller's; the error comes again
+			}
 			return err
 		}
-		list, err := m.ToArray()
-		if err != nil || len(list) != 6 {
-			return ff.NewError(ff.CodeInternal, "ffx_claim answered something unexpected")
-		}
-		a := reply(list)
-		r.Now = time.UnixMilli(a.number(0))
-		more, skipped = a.number(1) == 1, [2]int64{a.number(2), a.number(3)}
-		if n := a.number(4); n > 0 {
-			s.log.Error("executions cannot be read and are passed over by claims", "partition", p, "lane", lane, "count", n)
-		}
-		claimed, err := a[5].ToArray()
-		if err != nil {
-			return ff.Errorf(ff.CodeInternal, "ffx_claim: %w", err)
-		}
-		for i := range claimed {
-			if got, err := claimedOf(&claimed[i], c.Claimant, c.LeaseTTL, r.Now); err != nil {
-				s.log.Error("a claimed execution cannot be read; its lease will lapse", "partition", p, "lane", lane, "err", err)
-				more = true // it took the place of another
-			} else {
-				r.Claimed = append(r.Claimed, got)
-				*room -= len(got.Payload)
-			}
-		}
+		skipped = [2]int64{answer.number(2), answer.number(3)}
+	}
+	if len(t.r.Claimed) == before {
+		s.wakeups.unhint(at.lane, at.partition)
 	}
 	return nil
+}
+
+func (s *Store) claimAnswer(ctx context.Context, c *call) (reply, error) {
+	m, err := s.claimCall(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.ToArray()
+	if err != nil {
+		return nil, errClaimAnswer
+	}
+	return list, nil
+}
+
+// take reads what a call has claimed and reports whether there is more to look at.
+func (s *Store) take(at place, t *taking, answer reply) (more bool, err error) {
+	if len(answer) == 1 {
+		return false, ff.Errorf(ff.CodeCorruption, "a claim met data that it cannot read: %s", answer.text(0))
+	}
+	if len(answer) != 6 {
+		return false, errClaimAnswer
+	}
+	t.r.Now, more = time.UnixMilli(answer.number(0)), answer.number(1) == 1
+	if n := answer.number(4); n > 0 {
+		s.log.Error("executions cannot be read and are passed over by claims", "partition", at.partition, "lane", at.lane, "count", n)
+	}
+	list, err := answer[5].ToArray()
+	if err != nil {
+		return false, ff.Errorf(ff.CodeInternal, "ffx_claim: %w", err)
+	}
+	for i := range list {
+		got, err := claimedOf(&list[i], t.c.Claimant, t.c.LeaseTTL, t.r.Now)
+		if err != nil {
+			s.log.Error("a claimed execution cannot be read; its lease will lapse", "partition", at.partition, "lane", at.lane, "err", err)
+			more = true // it took the place of another
+			continue
+		}
+		t.r.Claimed = append(t.r.Claimed, got)
+		t.room -= len(got.Payload)
+	}
+	return more, nil
 }
 
 // claimParts is how many parts a claim gives for an execution.

@@ -72,32 +72,47 @@ func (s *Store) CreateExecution(ctx context.Context, c ff.CreateExecution) (ff.C
 // for those of one partition; the partitions are written one after another, and
 // what an error leaves unwritten may be submitted again with the same ids.
 func (s *Store) CreateExecutions(ctx context.Context, c ff.CreateExecutions) (ff.CreateExecutionsResult, error) {
-	if err := c.Validate(); err != nil {
+	items, err := s.prepareAll(&c)
+	if err != nil {
 		return ff.CreateExecutionsResult{}, err
+	}
+	results, err := s.inGroups(items, func(some []submission) ([]ff.CreateExecutionResult, error) { return s.create(ctx, some) })
+	return ff.CreateExecutionsResult{Results: results}, err
+}
+
+// prepareAll checks a batch.
+func (s *Store) prepareAll(c *ff.CreateExecutions) ([]submission, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
 	}
 	items := make([]submission, len(c.Executions))
 	for i := range c.Executions {
 		p, err := s.prepare(&c.Executions[i])
 		if err != nil {
-			return ff.CreateExecutionsResult{}, ff.AtItem("executions", i, err)
+			return nil, ff.AtItem("executions", i, err)
 		}
 		items[i] = p
 	}
+	return items, nil
+}
+
+// inGroups creates a batch in the groups that may be created together.
+func (s *Store) inGroups(items []submission, create func([]submission) ([]ff.CreateExecutionResult, error)) ([]ff.CreateExecutionResult, error) {
 	results := make([]ff.CreateExecutionResult, len(items))
 	for _, group := range s.groups(len(items), func(i int) uint16 { return items[i].id.Partition() }) {
 		some := make([]submission, len(group))
 		for i, at := range group {
 			some[i] = items[at]
 		}
-		got, err := s.create(ctx, some)
+		got, err := create(some)
 		if err != nil {
-			return ff.CreateExecutionsResult{}, err
+			return nil, err
 		}
 		for i, at := range group {
 			results[at] = got[i]
 		}
 	}
-	return ff.CreateExecutionsResult{Results: results}, nil
+	return results, nil
 }
 
 // groups divides the items of a batch into those that one call may have: all of
@@ -219,21 +234,27 @@ func (s *Store) blob(ctx context.Context, key string) ([]byte, error) {
 // Attempts lists the attempts in order.
 func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, error) {
 	x, err := s.Execution(ctx, id)
-	if err != nil || x.TotalAttempts == 0 {
+	if err != nil {
 		return nil, err
 	}
-	var list []ff.Attempt
+	return s.attemptsOf(ctx, &x)
+}
+
+func (s *Store) attemptsOf(ctx context.Context, x *ff.Execution) (list []ff.Attempt, err error) {
+	if x.TotalAttempts == 0 {
+		return nil, nil
+	}
 	for len(list) < x.TotalAttempts { // in parts: the number may be damaged
 		commands := make([]valkey.Completed, min(attemptsTogether, x.TotalAttempts-len(list)))
 		for i := range commands {
-			commands[i] = s.client.B().Hgetall().Key(keysOf(id).attempt(len(list) + i)).Build()
+			commands[i] = s.client.B().Hgetall().Key(keysOf(x.ID).attempt(len(list) + i)).Build()
 		}
 		for _, r := range s.client.DoMulti(ctx, commands...) {
 			hash, err := r.AsStrMap()
 			if err != nil {
-				return nil, damage(id, s.lift(ctx, err))
+				return nil, damage(x.ID, s.lift(ctx, err))
 			}
-			a, err := attemptOf("execution "+id.String(), hash)
+			a, err := attemptOf("execution "+x.ID.String(), hash)
 			if err != nil {
 				return nil, err
 			}
@@ -243,7 +264,7 @@ func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, 
 			list = append(list, a)
 		}
 	}
-	endLast(&list[len(list)-1], &x)
+	endLast(&list[len(list)-1], x)
 	return list, nil
 }
 
@@ -324,8 +345,7 @@ func (s *Store) replaySkipped(ctx context.Context, c *ff.ReplayExecution) (ff.Re
 	if err != nil {
 		return ff.ReplayExecutionResult{}, err
 	}
-	incoming := "ff:flow:" + string(tagOf(c.ID.Partition())) + ":" + x.FlowID.String() + ":in:" + c.ID.String()
-	edges, err := s.client.Do(ctx, s.client.B().Smembers().Key(incoming).Build()).AsStrSlice()
+	edges, err := s.client.Do(ctx, s.client.B().Smembers().Key(tagOf(c.ID.Partition()).incoming(x.FlowID, c.ID)).Build()).AsStrSlice()
 	if err != nil {
 		return ff.ReplayExecutionResult{}, s.lift(ctx, err)
 	}

@@ -56,14 +56,14 @@ func callRead(ids []ff.ExecutionID) call {
 	return c
 }
 
-func callClaim(partition uint16, lane ff.LaneID, c *ff.Claim, limit, maxBytes int, skipped [2]int64) call {
-	t := tagOf(partition)
-	args := append(make([]string, 0, 9+2*limit), string(lane), string(c.Worker), string(c.Instance), c.Capabilities.CSV(), millis(c.LeaseTTL),
+func callClaim(at place, c *ff.Claim, limit, maxBytes int, skipped [2]int64) call {
+	t := tagOf(at.partition)
+	args := append(make([]string, 0, 9+2*limit), string(at.lane), string(c.Worker), string(c.Instance), c.Capabilities.CSV(), millis(c.LeaseTTL),
 		strconv.Itoa(limit), strconv.Itoa(maxBytes), itoa(skipped[0]), itoa(skipped[1]))
 	for range limit {
 		args = append(args, ff.NewLeaseID().String(), ff.NewAttemptID().String())
 	}
-	return call{function: "ffx_claim", keys: []string{t.lane(lane, laneEligible), t.lost(lane)}, args: args}
+	return call{function: "ffx_claim", keys: []string{t.lane(at.lane, laneEligible), t.lost(at.lane)}, args: args}
 }
 
 func callClaimGranted(c *ff.ClaimGranted) call {
@@ -113,6 +113,14 @@ func callProgress(c *ff.UpdateProgress) call {
 
 func callComplete(c *ff.CompleteExecution) call {
 	return holderCall("ffx_complete", c.LeaseRef, string(c.Source), valkey.BinaryString(c.Result))
+}
+
+// callCompleteAndClaim is callComplete with the claim of callClaim, of a lane on the
+// partition of the completed execution.
+func callCompleteAndClaim(c *ff.CompleteExecution, lane ff.LaneID) call {
+	both, claim := callComplete(c), callClaim(place{lane, c.ID.Partition()}, c.Next, c.Next.Max, ff.MaxClaimBytes, [2]int64{})
+	both.keys, both.args = append(both.keys, claim.keys...), append(both.args, claim.args...)
+	return both
 }
 
 func callFail(c *ff.FailExecution) call {

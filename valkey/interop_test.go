@@ -431,12 +431,14 @@ func TestEventsOfBothAreOneLog(t *testing.T) {
 	must[ff.FailExecutionResult](t)(n.store.FailExecution(t.Context(), ff.FailExecution{LeaseRef: got.Ref(), Reason: "bang"}))
 	n.wait(time.Second)
 	p.scanDelayed(home, "alpha")
-	l = p.must(id, "alpha", 2000)
+	p.must(id, "alpha", 2000)
 	n.wait(3 * time.Second)
 	p.scanLeases(home)
 	tick()
 	p.good(p.reclaimGrant(id, "", 1000))
-	l, _ = p.reclaim(id, 2000)
+	if l, r := p.reclaim(id, 2000); l == nil {
+		t.Fatal(r)
+	}
 	tick()
 	p.good(p.revoke(id, "drain"))
 	n.sweep(ff.SweepIndex)
@@ -483,6 +485,48 @@ func TestEventsOfBothAreOneLog(t *testing.T) {
 	r := must[ff.ReadEventsResult](t)(n.store.ReadEvents(t.Context(), ff.ReadEvents{ID: n.parse(id), Family: ff.FamilyCompletion}))
 	if len(r.Events) != 3 {
 		t.Errorf("%d completions", len(r.Events))
+	}
+}
+
+// TestOneSweepFindsWhatAPeerChangedAmongMany: not only the page of executions that
+// a sweep of the indexes looks at each time.
+func TestOneSweepFindsWhatAPeerChangedAmongMany(t *testing.T) {
+	n := newInterop(t)
+	p := n.peer
+	var many ff.CreateExecutions
+	for range 900 {
+		many.Executions = append(many.Executions, ff.CreateExecution{Lane: "alpha", Kind: "job"})
+	}
+	var ids []string
+	for range 4 {
+		for _, r := range must[ff.CreateExecutionsResult](t)(n.store.CreateExecutions(t.Context(), many)).Results {
+			ids = append(ids, r.ID.String())
+		}
+	}
+	n.sweep(ff.SweepIndex)
+	n.wait(time.Second)
+	for i := 5; i < len(ids); i += 400 {
+		p.must(ids[i], "alpha", 3600000)
+		p.good(p.revoke(ids[i], "drain"))
+		p.good(p.cancel(ids[i+1], "stop", "operator_override", "", ""))
+	}
+	n.sweep(ff.SweepIndex) // the counts of the indexes are right, and tell nothing
+	for i := 5; i < len(ids); i += 400 {
+		if p.text("ZSCORE", "ffx:idx:"+tagOfID(ids[0])+":lane:alpha:lost", ids[i]) == "" {
+			t.Errorf("the lost execution %d is not found", i)
+		}
+		if p.text("ZSCORE", "ffx:idx:"+tagOfID(ids[0])+":lane:alpha:outcome:cancelled", ids[i+1]) == "" {
+			t.Errorf("the cancelled execution %d is not found", i+1)
+		}
+	}
+	id, _ := p.create(&peerCreate{lane: "alpha", partition: home})
+	p.good(p.cancel(ids[2], "stop", "operator_override", "", ""))
+	n.sweep(ff.SweepIndex)
+	if p.text("ZSCORE", "ffx:idx:"+tagOfID(id)+":created", id) == "" {
+		t.Error("the created execution is not found")
+	}
+	if counts := must[[]ff.LaneStatus](t)(n.store.Lanes(t.Context()))[0].Counts; counts[ff.StateCancelled] != 10 || counts[ff.StateActive] != 9 || counts[ff.StateWaiting] != 3582 {
+		t.Errorf("counts %v", counts)
 	}
 }
 
@@ -592,7 +636,7 @@ func TestLibrariesOfOthers(t *testing.T) {
 		var log bytes.Buffer
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		o.Partitions = fewPartitions
-		s := must[*valkey.Store](t)(valkey.Open(t.Context(), server.URL(), o))
+		s := must[ff.Backend](t)(valkey.Open(t.Context(), server.URL(), o))
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -111,6 +111,14 @@ func (t tag) outcome(lane ff.LaneID, o ff.TerminalOutcome) string {
 	return "ffx:idx:" + string(t) + ":lane:" + string(lane) + ":outcome:" + string(o)
 }
 
+// retention has what ended with a retention of its own, by when that is over.
+func (t tag) retention() string { return "ffx:idx:" + string(t) + ":retention" }
+
+// incoming has the edges that lead to a member of a flow.
+func (t tag) incoming(flow ff.FlowID, id ff.ExecutionID) string {
+	return "ff:flow:" + string(t) + ":" + flow.String() + ":in:" + id.String()
+}
+
 // lanes has the lanes that have executions on the partition.
 func (t tag) lanes() string   { return "ffx:idx:" + string(t) + ":lanes" }
 func (t tag) grants() string  { return "ffx:idx:" + string(t) + ":grants" }

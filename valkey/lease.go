@@ -79,12 +79,56 @@ func (s *Store) CompleteExecution(ctx context.Context, c ff.CompleteExecution) (
 	if err := c.Validate(); err != nil {
 		return ff.CompleteExecutionResult{}, err
 	}
+	if c.Next != nil {
+		return s.completeAndClaim(ctx, &c)
+	}
 	call := callComplete(&c)
 	r, err := s.answer(ctx, &call)
 	if err != nil {
 		return ff.CompleteExecutionResult{}, err
 	}
-	return ff.CompleteExecutionResult{State: ff.StateCompleted, Repeated: r.text(0) == "repeated"}, nil
+	return completed(r), nil
+}
+
+func completed(r reply) ff.CompleteExecutionResult {
+	return ff.CompleteExecutionResult{State: ff.StateCompleted, Repeated: r.text(0) == "repeated"}
+}
+
+// completeAndClaim makes one call when the claim begins on the partition of the
+// execution, as it does for a worker that goes on in its lane. What is missing then
+// is claimed where it is likely to be. An error of the claim is not one of the
+// completion.
+func (s *Store) completeAndClaim(ctx context.Context, c *ff.CompleteExecution) (ff.CompleteExecutionResult, error) {
+	places := s.places(c.Next.Lanes)
+	first := places[0]
+	together := first.partition == c.ID.Partition()
+	call := callComplete(c)
+	if together {
+		call = callCompleteAndClaim(c, first.lane)
+	}
+	m, err := s.claimCall(ctx, &call)
+	if err != nil {
+		return ff.CompleteExecutionResult{}, err
+	}
+	a, err := readReply(call.function, &m)
+	if err != nil {
+		return ff.CompleteExecutionResult{}, err
+	}
+	t := newTaking(c.Next)
+	if claim := a[1:]; together && len(claim) > 0 {
+		places = places[1:]
+		err = s.claimAt(ctx, first, t, claim)
+	}
+	if err == nil {
+		err = s.claimFrom(ctx, places, t)
+	}
+	r := completed(a)
+	if err == nil {
+		r.Next = t.r
+	} else if ctx.Err() == nil {
+		s.log.Warn("a claim that came with a completion failed", "execution", c.ID, "err", err)
+	}
+	return r, nil
 }
 
 // FailExecution ends an attempt with a failure.

@@ -52,20 +52,16 @@ func (s *Store) loadNode(ctx context.Context, node valkey.Client, force bool) er
 		return s.lift(ctx, err)
 	}
 	if force || version < libraryVersion || version == libraryVersion && isOlderBuild(ctx, node) {
-		if err := s.loadFunctions(ctx, node, Library()); err != nil {
+		err := s.loadFunctions(ctx, node, Library())
+		if err != nil && !force && version == libraryVersion && isForbidden(err) {
+			s.log.Warn("the function library is an older build, which stays because it cannot be replaced", "err", err)
+		} else if err != nil {
 			return err
 		}
 	} else if version > libraryVersion {
 		s.log.Warn("the server has a newer function library; it stays", "installed", version, "ours", libraryVersion)
 	}
-	version, err = functionVersion(ctx, node, "ffx_version")
-	if err != nil {
-		return s.lift(ctx, err)
-	}
-	if force || version < ExtensionsVersion {
-		return s.loadFunctions(ctx, node, Extensions())
-	}
-	return nil
+	return s.loadExtensions(ctx, node, force)
 }
 
 var libraryVersion, _ = strconv.Atoi(LibraryVersion)

@@ -311,6 +311,19 @@ func (m *mixed) command() {
 				m.may(err)
 			}
 		}},
+		{3, "we act as operator", func() {
+			ref := ff.LeaseRef{ID: m.id(id)}
+			var err error
+			switch m.r.IntN(4) {
+			case 0:
+				_, err = m.store.CompleteExecution(m.ctx, ff.CompleteExecution{LeaseRef: ref, Source: ff.SourceOperatorOverride})
+			case 1:
+				_, err = m.store.FailExecution(m.ctx, ff.FailExecution{LeaseRef: ref, Reason: "stuck", Category: "operator", Source: ff.SourceOperatorOverride})
+			default:
+				_, err = m.store.DelayExecution(m.ctx, ff.DelayExecution{LeaseRef: ref, For: time.Second, Source: ff.SourceOperatorOverride})
+			}
+			m.may(err)
+		}},
 		{1, "peer waits for children", func() {
 			if theirs != nil {
 				m.peer.waitChildren(theirs)
@@ -504,7 +517,7 @@ func (m *mixed) checkExecution(v *mixedView, id string, x map[string]string, now
 	counts[lane][rec.PublicState()]++
 	if got := string(rec.PublicState()); got != x["public_state"] {
 		// Quirk Q7 of spec 01: a route block is written as rate_limited.
-		if !(x["public_state"] == "rate_limited" && x["eligibility_state"] == "blocked_by_route" && got == "waiting") {
+		if x["public_state"] != "rate_limited" || x["eligibility_state"] != "blocked_by_route" || got != "waiting" {
 			bad("%s is %s to us and %s to peers", id, got, x["public_state"])
 		}
 	}

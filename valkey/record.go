@@ -159,8 +159,6 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 // with the attempt alone, and has none for what time ends.
 func (p *parts) failureCategory() string {
 	switch reason := p.core["failure_reason"]; {
-	case reason == "max_reclaims_exceeded":
-		return ""
 	case p.core["terminal_outcome"] == string(ff.OutcomeExpired):
 		return "timeout"
 	case reason != "" && reason == p.attempt["failure_reason"] && p.attempt["failure_category"] != "":

@@ -36,6 +36,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	for field := range soundParts(id).core {
 		for _, v := range []string{"", "garbage", "-5", "9223372036854775807", "1e999", "nan", "0x10", "1.5", "active", "\x00"} {
+			f.Add(field, v, "", "", "", "", "", "", "", "")
 			f.Add(field, v, "retry_count", v, "attempt_index", v, "grant_expires_at", v, "{}", v)
 		}
 	}

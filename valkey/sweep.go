@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,17 +19,8 @@ const noBound = "-inf"
 // Sweep does what is due of one kind. It first asks all partitions at once whether
 // anything is, so an idle sweep costs a look at the head of each index.
 func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
-	known := false
-	for _, k := range ff.SweepKinds {
-		known = known || k == c.Kind
-	}
-	switch {
-	case !known:
-		return ff.SweepResult{}, ff.InvalidInput("kind", "unknown sweep %q", string(c.Kind))
-	case c.Limit < 0:
-		return ff.SweepResult{}, ff.InvalidInput("limit", "must not be negative (got %d)", c.Limit)
-	case c.Limit == 0:
-		c.Limit = defaultSweepLimit
+	if err := checkSweep(&c); err != nil {
+		return ff.SweepResult{}, err
 	}
 	if c.Kind == ff.SweepIndex {
 		return s.reconcile(ctx)
@@ -66,6 +58,19 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	}
 	s.due.arm(c.Kind, &r.Next)
 	return r, nil
+}
+
+// checkSweep checks the command and fills in its limit.
+func checkSweep(c *ff.Sweep) error {
+	switch {
+	case !slices.Contains(ff.SweepKinds, c.Kind):
+		return ff.InvalidInput("kind", "unknown sweep %q", string(c.Kind))
+	case c.Limit < 0:
+		return ff.InvalidInput("limit", "must not be negative (got %d)", c.Limit)
+	case c.Limit == 0:
+		c.Limit = defaultSweepLimit
+	}
+	return nil
 }
 
 // lookForDue finds the partitions where something is due, and when the next thing

@@ -27,9 +27,10 @@ const (
 
 // Target is where and how to connect.
 type Target struct {
-	Cluster  bool
-	option   valkey.ClientOption
-	location string
+	Cluster    bool
+	option     valkey.ClientOption
+	location   string
+	extensions ExtensionUse
 }
 
 // ParseURL reads the URL of a Valkey:
@@ -48,6 +49,7 @@ type Target struct {
 //	sentinel=NAME     the addresses are sentinels, NAME is the primary they watch
 //	sentinel_user=, sentinel_password=    for the sentinels
 //	timeout=5s        limit of one command, and of making a connection
+//	extensions=auto   auto, off or required: see [ExtensionUse]
 //
 // Errors: invalid_input naming the part and the value, never the password.
 func ParseURL(raw string) (*Target, error) {
@@ -74,7 +76,7 @@ func ParseURL(raw string) (*Target, error) {
 	if err := t.addresses(hosts); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(*Target, *url.URL, url.Values) error{database, secure, topology, timeout, noOthers} {
+	for _, step := range []func(*Target, *url.URL, url.Values) error{database, secure, topology, timeout, extensions, noOthers} {
 		if err := step(t, u, q); err != nil {
 			return nil, err
 		}
@@ -208,8 +210,13 @@ func timeout(t *Target, _ *url.URL, q url.Values) error {
 	return nil
 }
 
+func extensions(t *Target, _ *url.URL, q url.Values) (err error) {
+	t.extensions, err = ParseExtensionUse(q.Get("extensions"))
+	return err
+}
+
 func noOthers(_ *Target, _ *url.URL, q url.Values) error {
-	known := []string{"tls", "ca", "cert", "key", "server_name", "cluster", "sentinel", "sentinel_user", "sentinel_password", "timeout"}
+	known := []string{"tls", "ca", "cert", "key", "server_name", "cluster", "sentinel", "sentinel_user", "sentinel_password", "timeout", "extensions"}
 	for name := range q {
 		if !slices.Contains(known, name) {
 			return ff.InvalidInput("store", "unknown parameter %q; there are %s", name, strings.Join(known, ", "))

@@ -43,6 +43,9 @@ type Options struct {
 	// Connect bounds the time that opening may take while the server cannot be
 	// reached or is too old; zero means DefaultConnect.
 	Connect time.Duration
+	// Extensions says whether the extension library is used; ExtensionsAuto takes what
+	// the URL says.
+	Extensions ExtensionUse
 	// ForceReload loads the libraries even when they are there.
 	ForceReload bool
 	Logger      *slog.Logger
@@ -62,6 +65,9 @@ type Store struct {
 	version    string
 	durability string
 
+	extensions ExtensionUse
+	ways       ways
+
 	loading sync.Mutex
 	lanes   laneSet
 	wakeups *wakeups
@@ -79,10 +85,11 @@ var _ ff.Backend = (*Store)(nil)
 
 // Open connects to a Valkey by its URL (see [ParseURL]) and prepares it: it
 // checks the server, seeds or compares the partition configuration, loads the
-// function libraries and adds the lanes (spec 06 §10). Errors: invalid_input for
+// function libraries and adds the lanes (spec 06 §10). It gives a *Store, or where the
+// extensions are not to be used a store that does without. Errors: invalid_input for
 // the URL, unsupported_store for a server that cannot be used, transport and
 // unavailable when it cannot be reached in time.
-func Open(ctx context.Context, url string, o Options) (*Store, error) {
+func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	target, err := ParseURL(url)
 	if err != nil {
 		return nil, err
@@ -96,7 +103,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if o.Connect == 0 {
 		o.Connect = DefaultConnect
 	}
-	s := &Store{location: target.location, cluster: target.Cluster, retention: o.Retention, log: o.Logger, quit: make(chan struct{})}
+	if o.Extensions == ExtensionsAuto {
+		o.Extensions = target.extensions
+	}
+	s := &Store{location: target.location, cluster: target.Cluster, retention: o.Retention, log: o.Logger, extensions: o.Extensions,
+		quit: make(chan struct{})}
 	if err := s.boot(ctx, target, &o); err != nil {
 		if s.client != nil {
 			s.client.Close()
@@ -104,7 +115,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.wakeups = newWakeups(s)
-	return s, nil
+	return s.begun(), nil
 }
 
 // Close ends the waiting calls and the connections. Later commands get

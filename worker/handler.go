@@ -160,11 +160,32 @@ func safely(h Handler) Handler {
 	}
 }
 
+// occupy serves a task, and in the same slot what comes with its completion, and so
+// on. What comes when the worker has begun to stop is handed back.
+func (w *Worker) occupy(t *Task) {
+	defer func() { <-w.slots }()
+	for t != nil {
+		t.chained = true
+		w.serve(t)
+		t = t.next
+		if t != nil && w.drain.Err() != nil {
+			t.handBack()
+			return
+		}
+	}
+}
+
+// handBack releases a task that nobody has begun to work on.
+func (t *Task) handBack() {
+	if err := t.Release(context.WithoutCancel(t.ctx), "worker_shutdown"); err != nil && !errors.Is(err, ErrEnded) {
+		t.w.log.Warn("an execution was not handed back; its lease will run out", "execution_id", t.ID(), "err", err)
+	}
+}
+
 // serve runs the handler of a task and does what its outcome says. Whatever
 // breaks, the task is ended and the process goes on: a middleware may panic while
 // it wraps, an error while it is printed, and a handler may end its goroutine.
 func (w *Worker) serve(t *Task) {
-	defer func() { <-w.slots }()
 	returned := false
 	defer func() {
 		if !returned {
@@ -200,7 +221,7 @@ func (w *Worker) conclude(t *Task, result []byte, err error) {
 
 func (t *Task) apply(ctx context.Context, result []byte, err error) error {
 	if err == nil {
-		return t.Complete(ctx, result)
+		return t.complete(ctx, result, t.nextClaim())
 	}
 	var o *outcome
 	if !errors.As(err, &o) {

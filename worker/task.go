@@ -37,6 +37,11 @@ type Task struct {
 	ending, finished bool
 	// served says that Run holds the slot until the handler returns.
 	served bool
+
+	// chained says that the slot goes on with next, which came with the completion.
+	// Only the goroutine of the slot uses them.
+	chained bool
+	next    *Task
 }
 
 // newTask starts the life of a claimed execution. The store's clock at the claim
@@ -110,15 +115,37 @@ func (t *Task) Progress(ctx context.Context, percent int, message string) error 
 
 // Complete ends the execution with a result, which may be empty.
 func (t *Task) Complete(ctx context.Context, result []byte) error {
-	c := ff.CompleteExecution{LeaseRef: t.ref, Result: result}
+	return t.complete(ctx, result, nil)
+}
+
+// complete ends the execution and makes t.next of what comes with it. The next task
+// is known before this one is forgotten: a worker that stops sees one or the other.
+func (t *Task) complete(ctx context.Context, result []byte, next *ff.Claim) error {
+	c := ff.CompleteExecution{LeaseRef: t.ref, Result: result, Next: next}
 	if err := c.Validate(); err != nil {
 		return err
 	}
 	return t.end(ctx, func(ctx context.Context) error {
-		_, err := t.w.store.CompleteExecution(ctx, c)
+		r, err := t.w.claims.CompleteExecution(ctx, c)
+		got := time.Now()
+		// A repetition asks for nothing: each answer that is lost would leave what
+		// it gave to the end of its lease.
+		c.Next = nil
 		t.count(ctx, "ok", err)
+		for i := range r.Next.Claimed {
+			t.next = newTask(t.w, &r.Next.Claimed[i], r.Next.Now, got, true)
+		}
 		return err
 	})
+}
+
+// nextClaim is what to claim with the completion; nil when the slot does not go on.
+func (t *Task) nextClaim() *ff.Claim {
+	if !t.chained || t.w.drain.Err() != nil {
+		return nil
+	}
+	c := t.w.request(claim{max: 1})
+	return &c
 }
 
 // Fail ends the attempt. Whether another follows is for the policy of the

@@ -131,7 +131,7 @@ type Worker struct {
 	cfg      Config
 	claimant ff.Claimant
 	store    ff.Backend
-	claims   ff.Claims
+	claims   *scheduler.Scheduler
 	log      *slog.Logger
 	slots    chan struct{}
 	leases   *leases
@@ -144,7 +144,9 @@ type Worker struct {
 	// wrapped are the handlers with their middleware, made when first needed.
 	wrapped map[string]Handler
 
-	// claiming is held for reading by every claim until its tasks are known.
+	// claiming is held for reading by every claim until its tasks are known. A
+	// claim that comes with a completion needs none: the completed task is held
+	// until the next is known.
 	claiming sync.RWMutex
 
 	// drain is done when no more is claimed; stop ends the background loops.
@@ -281,6 +283,7 @@ func (w *Worker) RunOne(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer w.serving.Done()
+	defer func() { <-w.slots }()
 	w.serve(task) //nolint:contextcheck // a task has a context of its own
 	return true, nil
 }
@@ -313,6 +316,11 @@ type claim struct {
 	served bool
 }
 
+// request is a claim in the words of the store.
+func (w *Worker) request(c claim) ff.Claim {
+	return ff.Claim{Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(c.max, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: c.wait}
+}
+
 // claim gives each claimed task to take, before Close can overlook it.
 func (w *Worker) claim(ctx context.Context, c claim, take func(*Task)) (n int, err error) {
 	w.claiming.RLock()
@@ -326,9 +334,7 @@ func (w *Worker) claim(ctx context.Context, c claim, take func(*Task)) (n int, e
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.drain, cancel)() //nolint:contextcheck // ends with either
-	r, err := w.claims.Claim(ctx, ff.Claim{
-		Claimant: w.claimant, Lanes: w.cfg.Lanes, Max: min(c.max, ff.MaxClaim), LeaseTTL: w.cfg.LeaseTTL, Wait: c.wait,
-	})
+	r, err := w.claims.Claim(ctx, w.request(c))
 	if err != nil {
 		if w.drain.Err() != nil {
 			return 0, ErrDraining
@@ -350,7 +356,8 @@ func pauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 }
 
 // Run claims executions and runs their handlers until ctx ends or Close is
-// called; then it drains and closes the worker. An unreachable store does not
+// called; then it drains and closes the worker. A slot whose task is completed asks
+// for its next one in the call that completes it. An unreachable store does not
 // end it: it tries again with a growing pause. It returns nil after a clean
 // stop.
 func (w *Worker) Run(ctx context.Context) error {
@@ -362,7 +369,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		held := 1 + w.freeSlots()
 		n, err := w.claim(ctx, claim{max: held, wait: w.cfg.PollInterval, served: true}, func(t *Task) { //nolint:contextcheck // a task has a context of its own
-			w.serving.Go(func() { w.serve(t) })
+			w.serving.Go(func() { w.occupy(t) })
 		})
 		for range held - n {
 			<-w.slots

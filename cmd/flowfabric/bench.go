@@ -42,6 +42,9 @@ func (a *app) benchCommand() *cobra.Command {
 		c.Flags().IntVar(&o.Payload, "payload", s.payload, "input in bytes")
 		c.Flags().IntVar(&o.Preload, "preload", s.preload, "completed executions to store beforehand")
 		c.Flags().IntVar(&o.Batch, "batch", 1, "executions per submit")
+		if s.name == "submit-claim-complete" || s.name == "stored" {
+			c.Flags().BoolVar(&o.Chain, "chain", false, "claim the next execution in the call that completes one")
+		}
 		parent.AddCommand(c)
 	}
 	return parent
@@ -61,7 +64,11 @@ func (p *printer) report(r *bench.Report) {
 		}
 		return fmt.Sprintf("%.0f", v)
 	}
-	p.fields("scenario", r.Scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
+	scenario := r.Scenario
+	if r.Chain {
+		scenario += ", claiming with each completion"
+	}
+	p.fields("scenario", scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
 		"store", r.Store+" "+r.Version, "durability", r.Durability, "tasks", fmt.Sprint(r.Tasks), "workers", fmt.Sprint(r.Workers),
 		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS),
 		"lifecycles/s", rate(r.LifecyclesS), "bytes each", rate(r.BytesEach), "ratio", ratio(r.Ratio), "seconds", fmt.Sprintf("%.2f", r.Seconds))

@@ -31,6 +31,24 @@ type Claim struct {
 	WaitMS     Millis      `json:"wait_ms,omitempty" doc:"Longest time to wait for work" minimum:"0" maximum:"60000"`
 }
 
+// ClaimOf makes a claim.
+func ClaimOf(c *ff.Claim) Claim {
+	return Claim{Claimant: ClaimantOf(c.Claimant), Lanes: c.Lanes, Max: c.Max, LeaseTTLMS: MillisOf(c.LeaseTTL), WaitMS: MillisOf(c.Wait)}
+}
+
+// Claim is the claim that it was made of.
+func (c *Claim) Claim() (claim ff.Claim, err error) {
+	claim = ff.Claim{Lanes: c.Lanes, Max: c.Max}
+	if claim.Claimant, err = c.Claimant.Claimant(); err != nil {
+		return claim, err
+	}
+	if claim.LeaseTTL, err = c.LeaseTTLMS.Duration("lease_ttl_ms"); err != nil {
+		return claim, err
+	}
+	claim.Wait, err = c.WaitMS.Duration("wait_ms")
+	return claim, err
+}
+
 // Claimed is one claimed execution.
 type Claimed struct {
 	Execution Record `json:"execution"`
@@ -50,6 +68,24 @@ func (c *Claimed) Claimed() ff.Claimed {
 type ClaimAnswer struct {
 	Claimed []Claimed `json:"claimed"`
 	Now     Time      `json:"now"`
+}
+
+// ClaimAnswerOf makes the answer to a claim.
+func ClaimAnswerOf(r *ff.ClaimResult) ClaimAnswer {
+	a := ClaimAnswer{Claimed: make([]Claimed, len(r.Claimed)), Now: At(r.Now)}
+	for i := range r.Claimed {
+		a.Claimed[i] = ClaimedOf(&r.Claimed[i])
+	}
+	return a
+}
+
+// Result is the result that it was made of.
+func (a *ClaimAnswer) Result() ff.ClaimResult {
+	r := ff.ClaimResult{Now: a.Now.Time, Claimed: make([]ff.Claimed, len(a.Claimed))}
+	for i := range a.Claimed {
+		r.Claimed[i] = a.Claimed[i].Claimed()
+	}
+	return r
 }
 
 // GrantNext is the body of POST /v1/claims/grant.

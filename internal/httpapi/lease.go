@@ -63,12 +63,16 @@ type Complete struct {
 	Result       json.RawMessage `json:"result,omitempty"`
 	ResultBase64 []byte          `json:"result_base64,omitempty"`
 	Source       ff.CancelSource `json:"source,omitempty" maxLength:"256"`
+	Next         *Claim          `json:"next,omitempty" doc:"What to claim after the completion, in the same call; wait_ms must be 0"`
 }
 
-// Completed is what a completion did.
+// Completed is what a completion did. Claimed and Now are those of a claim; they are
+// absent when none was asked for, and when it could not be made.
 type Completed struct {
 	State    ff.PublicState `json:"state"`
 	Repeated bool           `json:"repeated"`
+	Claimed  []Claimed      `json:"claimed,omitzero" doc:"What was claimed; an empty list does not prove that there is nothing"`
+	Now      Time           `json:"now,omitzero"`
 }
 
 // Fail is the body of POST /v1/executions/{id}/fail.

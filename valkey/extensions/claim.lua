@@ -246,13 +246,9 @@ end
 -- How many candidates one call looks at: others want the server too.
 local BUDGET = 500
 
--- KEYS: the eligible index of a lane on a partition, its lost index. ARGV: lane,
--- worker, instance, capabilities, lease TTL, maximum, maximum of input bytes, how
--- many to skip of each index, then a lease id and an attempt id per execution.
--- Answers now, whether there is more to look at, how many were skipped of each
--- index, how many were unreadable, and what was claimed.
-redis.register_function('ffx_claim', function(keys, a)
-  local now, tag, lane, max, max_bytes = now_ms(), tag_of(keys[1]), a[1], tonumber(a[6]), tonumber(a[7])
+-- The claim of ffx_claim, from the indexes keys with the arguments a.
+local function claim(keys, now, a)
+  local tag, max, max_bytes = tag_of(keys[1]), tonumber(a[6]), tonumber(a[7])
   local skipped, offered, claimed, bytes, unreadable = {tonumber(a[8]), tonumber(a[9])}, nil, {}, 0, 0
   local function try(id)
     local base = base_of(tag, id)
@@ -262,13 +258,10 @@ redis.register_function('ffx_claim', function(keys, a)
       redis.call('ZREM', keys[2], id)
       return false, false
     end
-    if not is_lost(x) then
-      -- A peer took it over, or ended it.
-      if redis.call('ZREM', keys[2], id) == 1 and not redis.call('ZSCORE', keys[1], id) then
-        return false, false
-      end
-    end
-    if not (is_waiting(x) or is_lost(x)) or is_granted(base) then
+    if not (is_waiting(x) or is_lost(x)) then
+      -- A peer took it over, or ended it: it is not lost any more.
+      return redis.call('ZREM', keys[2], id) == 0, false
+    elseif is_granted(base) then
       return true, false
     end
     if x.required_capabilities then
@@ -293,7 +286,29 @@ redis.register_function('ffx_claim', function(keys, a)
     return true, false
   end)
   return {now, more and 1 or 0, skipped[1], skipped[2], unreadable, claimed}
+end
+
+-- KEYS: the eligible index of a lane on a partition, its lost index. ARGV: lane,
+-- worker, instance, capabilities, lease TTL, maximum, maximum of input bytes, how
+-- many to skip of each index, then a lease id and an attempt id per execution.
+-- Answers now, whether there is more to look at, how many were skipped of each
+-- index, how many were unreadable, and what was claimed.
+redis.register_function('ffx_claim', function(keys, a)
+  return claim(keys, now_ms(), a)
 end)
+
+-- Appends what a claim answers to the reply of the command before it, which it
+-- cannot undo: when the claim breaks, the reason is appended instead.
+local function then_claim(reply, keys, now, a)
+  local good, parts = pcall(claim, keys, now, a)
+  if not good then
+    parts = {type(parts) == 'table' and parts.err or tostring(parts)}
+  end
+  for _, part in ipairs(parts) do
+    reply[#reply + 1] = part
+  end
+  return reply
+end
 
 -- Why an execution cannot be claimed, as a reply; nil when it can.
 local function not_claimable(x)

@@ -214,14 +214,20 @@ local function complete(tag, base, id, x, now, a)
   return ok('completed')
 end
 
--- KEYS: the core. ARGV: id, lease id, epoch, attempt id, source, result. Answers
--- completed, or repeated when the same holder had completed it before.
+-- KEYS: the core; to claim what comes next also the keys of ffx_claim. ARGV: id,
+-- lease id, epoch, attempt id, source, result; to claim also the arguments of
+-- ffx_claim. Answers completed, or repeated when the same holder had completed it
+-- before, then what ffx_claim answers, or why it could not be made.
 redis.register_function('ffx_complete', function(keys, a)
   local now, tag, x = now_ms(), tag_of(keys[1]), load_holder(keys[1])
   if not x then
     return err('execution_not_found')
   end
-  return complete(tag, base_of(tag, a[1]), a[1], x, now, a)
+  local reply = complete(tag, base_of(tag, a[1]), a[1], x, now, a)
+  if keys[2] and reply[1] == 1 then
+    return then_claim(reply, {keys[2], keys[3]}, now, {unpack(a, 7)})
+  end
+  return reply
 end)
 
 -- KEYS: the core. ARGV: id, lease id, epoch, attempt id, source, reason, category,
