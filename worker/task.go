@@ -56,7 +56,7 @@ func newTask(w *Worker, c *ff.Claimed, storeNow, got time.Time, served bool) *Ta
 	defer t.mu.Unlock()
 	w.leases.add(t)
 	left := c.Execution.Lease.ExpiresAt.Sub(storeNow) - time.Since(got)
-	t.expiry = time.AfterFunc(left, func() { t.giveUp(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time")) })
+	t.expiry = time.AfterFunc(left, func() { t.giveUp(stale(ff.NewError(ff.CodeLeaseExpired, "it could not be renewed in time"))) })
 	if end := earliest(c.Execution.AttemptTimeoutAt, c.Execution.Deadline); !end.IsZero() {
 		t.timeout = time.AfterFunc(end.Sub(storeNow), func() { t.interrupt(ErrTimeout) })
 	}
@@ -79,9 +79,9 @@ func TaskFrom(ctx context.Context) *Task {
 }
 
 // Context ends when the work must stop; context.Cause says why: ErrStaleLease,
-// ErrLeaseExpired, ErrLeaseRevoked or ErrExecutionNotActive of package
-// flowfabric when the execution is no longer this worker's, ErrTimeout or
-// ErrDraining of this package.
+// ErrLeaseRevoked or ErrExecutionNotActive of package flowfabric when the execution
+// is no longer this worker's, ErrTimeout or ErrDraining of this package. A lease
+// that ran out is ErrStaleLease, and ErrLeaseExpired too.
 func (t *Task) Context() context.Context { return t.ctx }
 
 // ID is the execution.
@@ -343,6 +343,9 @@ func (t *Task) renewed(until time.Time) {
 // lose ends a task of which the store said that its lease is gone. A call that
 // is ending the task goes on: it may be the reason, and its answer tells.
 func (t *Task) lose(cause error) {
+	if ff.CodeOf(cause) == ff.CodeLeaseExpired {
+		cause = stale(cause)
+	}
 	t.mu.Lock()
 	ending := t.ending
 	t.mu.Unlock()
@@ -350,6 +353,11 @@ func (t *Task) lose(cause error) {
 		t.giveUp(cause)
 	}
 }
+
+// stale is the cause of the end of a task whose lease has run out. Whether the clock
+// of the worker or the store noticed it first, it is stale_lease, because of
+// lease_expired.
+func stale(lapse error) error { return ff.Errorf(ff.CodeStaleLease, "%w", lapse) }
 
 // giveUp ends a task without the store. A call that is ending it gives up too.
 func (t *Task) giveUp(cause error) {
