@@ -132,7 +132,7 @@ func (d *damaged) read(t *testing.T, id ff.ExecutionID) error {
 	t.Helper()
 	ctx := t.Context()
 	x, err := d.Execution(ctx, id)
-	if err != nil && !(ff.CodeOf(err) == ff.CodeExecutionNotFound || ff.CodeOf(err) == ff.CodeCorruption && strings.Contains(err.Error(), id.String())) {
+	if code := ff.CodeOf(err); err != nil && code != ff.CodeExecutionNotFound && (code != ff.CodeCorruption || !strings.Contains(err.Error(), id.String())) {
 		t.Errorf("reading %s: %v, want corruption that names it, or execution_not_found", id, err)
 	}
 	if err == nil && x.LeaseEpoch > 1<<53 {

@@ -14,7 +14,12 @@ type submission struct {
 	c      ff.CreateExecution
 	id     ff.ExecutionID
 	policy string
+	// newLane is not empty when the partition may have no execution of the lane.
+	newLane string
 }
+
+// place is where the execution will be.
+func (p *submission) place() place { return place{p.c.Lane, p.id.Partition()} }
 
 // due is until when the execution is held back, when it is not relative.
 func (p *submission) due() time.Time {
@@ -139,6 +144,9 @@ func (s *Store) create(ctx context.Context, items []submission) ([]ff.CreateExec
 	lanes := make([]ff.LaneID, len(items))
 	for i := range items {
 		lanes[i] = items[i].c.Lane
+		if !s.lanes.isAt(items[i].place()) {
+			items[i].newLane = "1"
+		}
 	}
 	if err := s.announce(ctx, lanes...); err != nil {
 		return nil, err
@@ -160,6 +168,7 @@ func (s *Store) create(ctx context.Context, items []submission) ([]ff.CreateExec
 			return nil, ff.Errorf(ff.CodeCorruption, "the idempotency key %.60q names %.60q, which is no execution", items[i].c.IdempotencyKey, r.text(1))
 		}
 		results[i] = ff.CreateExecutionResult{ID: id, State: ff.PublicState(r.text(2)), Duplicate: r.number(0) == 1}
+		s.lanes.put(items[i].place())
 		if lane := items[i].c.Lane; id.Partition() != s.partitions.LanePartition(lane) {
 			s.wakeups.hint(lane, id.Partition())
 		}

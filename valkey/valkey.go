@@ -161,27 +161,47 @@ func (s *Store) Info(context.Context) (ff.Info, error) {
 	return ff.Info{Store: "valkey", Version: s.version, Location: s.location, Durability: s.durability, Partitions: s.partitions}, nil
 }
 
-// laneSet remembers the lanes that the store has in its index.
+// laneSet remembers what the store has in its indexes of lanes: the names, and on
+// which partitions they have executions.
 type laneSet struct {
-	mu    sync.RWMutex
-	known map[ff.LaneID]bool
+	mu     sync.RWMutex
+	names  map[ff.LaneID]bool
+	places map[place]bool
 }
 
 func (l *laneSet) has(lane ff.LaneID) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.known[lane]
+	return l.names[lane]
 }
 
 func (l *laneSet) add(lanes ...ff.LaneID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known == nil {
-		l.known = map[ff.LaneID]bool{}
+	if l.names == nil {
+		l.names = map[ff.LaneID]bool{}
 	}
 	for _, lane := range lanes {
-		l.known[lane] = true
+		l.names[lane] = true
 	}
+}
+
+func (l *laneSet) isAt(p place) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.places[p]
+}
+
+func (l *laneSet) put(p place) {
+	if l.isAt(p) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.places == nil {
+		l.places = map[place]bool{}
+	}
+	l.places[p] = true
 }
 
 // announce adds lanes to the index of the store (quirk 06 E17).

@@ -92,6 +92,7 @@ var _ ff.Backend = (*Store)(nil)
 // shared is what all handles of one file in this process have in common.
 type shared struct {
 	store   *sqlstore.Store
+	driver  sqlstore.Driver
 	path    string
 	opts    Options
 	version string
@@ -290,7 +291,7 @@ func start(ctx context.Context, d sqlstore.Driver, c *conn, path string, o Optio
 	if err != nil {
 		return nil, err
 	}
-	return &shared{store: store, path: path, opts: o, version: version}, nil
+	return &shared{store: store, driver: d, path: path, opts: o, version: version}, nil
 }
 
 var (

@@ -67,7 +67,7 @@ local function acquire(tag, base, id, x, now, w, index, policy, ...)
   local timeout = math.min(number_of(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
   local timeout_at = timeout > 0 and now + timeout or ''
   set_state(base .. ':core', now, 'active', 'leased', 'not_applicable', 'none', '', 'none', 'running_attempt', 'active',
-    'current_lease_id', w.lease_id, 'current_lease_epoch', w.epoch, 'current_worker_id', w.worker,
+    'current_lease_id', w.lease_id, 'current_lease_epoch', w.epoch, 'own_epoch', w.epoch, 'current_worker_id', w.worker,
     'current_worker_instance_id', w.instance, 'current_lane', x.lane_id, 'lease_acquired_at', now, 'lease_expires_at', expires,
     'lease_last_renewed_at', now, 'lease_renewal_deadline', now + math.floor(w.ttl * 2 / 3), ...)
   if x.lease_expired_at or x.lease_revoked_at then
@@ -157,8 +157,8 @@ end
 
 -- Peers set and drop deadlines in the index alone: the record follows it.
 local function correct_deadline(tag, base, id, x, values)
-  if not x.execution_deadline_at and not x.blank then
-    return -- we wrote it
+  if not x.execution_deadline_at and x.has_policy and x.attempt_state == 'pending_first_attempt' then
+    return -- we wrote it, and nobody has touched it since
   end
   local at = redis.call('ZSCORE', 'ff:idx:' .. tag .. ':execution_deadline', id) or ''
   if at ~= (x.execution_deadline_at or '') then
@@ -173,7 +173,7 @@ end
 -- record before, its tags, the attempt before when it goes on. Nothing and the
 -- limit when a takeover was one too many.
 local function take(tag, base, id, x, values, now, w)
-  local policy = policy_text(base)
+  local policy = policy_text(base, x)
   w.epoch = assert(tonumber(x.current_lease_epoch)) + 1
   local how, before = 'fresh', {}
   correct_deadline(tag, base, id, x, values)

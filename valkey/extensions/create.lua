@@ -1,7 +1,8 @@
 do
--- The arguments of one execution, in their order; then its tags in pairs.
+-- The arguments of one execution, in their order; then its tags in pairs. NEW_LANE is
+-- set when the caller does not know that the partition has executions of the lane.
 local ID, NAMESPACE, LANE, KIND, PRIORITY, CREATOR, POLICY, PAYLOAD, ENCODING, REQUIRED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-local DELAY_UNTIL, DELAY, DEADLINE_AT, DEADLINE, KEY, WINDOW, TAGS = 10, 11, 12, 13, 14, 15, 16
+local DELAY_UNTIL, DELAY, DEADLINE_AT, DEADLINE, KEY, WINDOW, NEW_LANE, TAGS = 10, 11, 12, 13, 14, 15, 16, 17
 
 -- The execution that the id or the idempotency key names already: its id and
 -- public state.
@@ -36,7 +37,7 @@ local function insert(a, at, core, now)
   local due, deadline = instant(a[at + DELAY_UNTIL], a[at + DELAY], now), instant(a[at + DEADLINE_AT], a[at + DEADLINE], now)
   local delayed = due ~= '' and due > now
   local public = delayed and 'delayed' or 'waiting'
-  local optional = {}
+  local optional, detail = {}, ''
   local function set(name, value)
     if value ~= '' then
       optional[#optional + 1] = name
@@ -50,15 +51,17 @@ local function insert(a, at, core, now)
   set('execution_deadline_at', deadline)
   if delayed then
     set('delay_until', due)
-    set('blocking_detail', 'delayed until ' .. string.format('%.0f', due))
+    detail = 'delayed until ' .. string.format('%.0f', due)
   end
-  redis.call('HSET', core, 'execution_id', id, 'lane_id', lane, 'execution_kind', a[at + KIND], 'partition_id', string.match(tag, '%d+'),
-    'priority', a[at + PRIORITY], 'lifecycle_phase', 'runnable', 'ownership_state', 'unowned',
+  -- A small hash is searched from its beginning: what every transition touches comes
+  -- first.
+  redis.call('HSET', core, 'lifecycle_phase', 'runnable', 'ownership_state', 'unowned',
     'eligibility_state', delayed and 'not_eligible_until_time' or 'eligible_now',
-    'blocking_reason', delayed and 'waiting_for_delay' or 'waiting_for_worker', 'terminal_outcome', 'none',
-    'attempt_state', 'pending_first_attempt', 'public_state', public, 'current_lane', lane, 'total_attempt_count', '0',
-    'current_lease_epoch', '0', 'retry_count', '0', 'replay_count', '0', 'lease_reclaim_count', '0',
-    'created_at', now, 'last_transition_at', now, 'last_mutation_at', now, unpack(optional))
+    'blocking_reason', delayed and 'waiting_for_delay' or 'waiting_for_worker', 'blocking_detail', detail, 'terminal_outcome', 'none',
+    'attempt_state', 'pending_first_attempt', 'public_state', public, 'last_transition_at', now, 'last_mutation_at', now,
+    'current_lease_epoch', '0', 'lane_id', lane, 'total_attempt_count', '0', 'lease_reclaim_count', '0', 'current_lane', lane,
+    'created_at', now, 'priority', a[at + PRIORITY], 'has_policy', a[at + POLICY] ~= '' and '1' or '0', 'execution_id', id,
+    'execution_kind', a[at + KIND], 'partition_id', string.match(tag, '%d+'), 'retry_count', '0', 'replay_count', '0', unpack(optional))
   if a[at + PAYLOAD] ~= '' then
     redis.call('SET', base_of(tag, id) .. ':payload', a[at + PAYLOAD])
   end
@@ -67,7 +70,9 @@ local function insert(a, at, core, now)
   end
   redis.call('SADD', 'ff:idx:' .. tag .. ':all_executions', id)
   redis.call('ZADD', 'ffx:idx:' .. tag .. ':created', now, id)
-  redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', lane)
+  if a[at + NEW_LANE] ~= '' then
+    redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', lane)
+  end
   if deadline ~= '' then
     redis.call('ZADD', 'ff:idx:' .. tag .. ':execution_deadline', deadline, id)
   end

@@ -74,7 +74,7 @@ redis.register_function('ffx_replay', function(keys, a)
   if x.lifecycle_phase ~= 'terminal' then
     return err('execution_not_terminal', 'the execution is ' .. (x.public_state or ''))
   end
-  local policy = policy_of(policy_text(base))
+  local policy = policy_of(policy_text(base, x))
   local count, limit = number_of(x.replay_count, 0), number_of(policy.max_replay_count, 10)
   if count >= limit then
     return err('max_replays_exhausted', count .. ' of ' .. limit .. ' replays are used')

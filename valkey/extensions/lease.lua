@@ -1,7 +1,8 @@
 -- The fields that the check of a holder needs.
 local HOLDER = {'lifecycle_phase', 'ownership_state', 'terminal_outcome', 'current_lease_id', 'current_lease_epoch',
   'current_attempt_id', 'current_attempt_index', 'lease_expires_at', 'attempt_state', 'public_state', 'lane_id', 'current_worker_id',
-  'current_worker_instance_id', 'flow_id', 'failure_reason', 'failure_category', 'priority', 'created_at', 'retry_count', 'eligibility_state'}
+  'current_worker_instance_id', 'flow_id', 'failure_reason', 'failure_category', 'priority', 'created_at', 'retry_count',
+  'eligibility_state', 'has_policy', 'own_epoch', 'attempt_timeout_at'}
 
 local function load_holder(core)
   local values, x, found = redis.call('HMGET', core, unpack(HOLDER)), {}, false
@@ -72,10 +73,9 @@ end
 -- Ends the lease but not the attempt.
 local function leave_lease(tag, id, x)
   redis.call('ZREM', 'ff:idx:' .. tag .. ':lease_expiry', id)
-  redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
   redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id or ''), id)
   redis.call('ZREM', lane_key(tag, x.lane_id, 'active'), id)
-  redis.call('DEL', base_of(tag, id) .. ':lease:current')
+  drop_lease_parts(tag, id, x)
 end
 
 -- Makes an execution that a worker held runnable: at once when due is not after
@@ -251,7 +251,7 @@ redis.register_function('ffx_fail', function(keys, a)
   end
   local backoff
   if a[8] ~= '1' then
-    backoff = backoff_of(id, x, policy_text(base), a[7])
+    backoff = backoff_of(id, x, policy_text(base, x), a[7])
     if backoff and a[9] ~= '' then
       backoff = assert(tonumber(a[9]))
     end

@@ -11,8 +11,6 @@ local function load(core)
     local v = values[i + 1]
     if v ~= '' then
       x[values[i]] = v
-    else
-      x.blank = true -- as in the records that peers write
     end
   end
   return x, values
@@ -74,8 +72,12 @@ local function tell_due(kind, at)
   redis.call('PUBLISH', 'ffx:due', kind .. ' ' .. at)
 end
 
--- The text of an execution's policy; nil when it has none.
-local function policy_text(base)
+-- The text of an execution's policy; nil when it has none. Records that we created
+-- say so themselves.
+local function policy_text(base, x)
+  if x.has_policy == '0' then
+    return nil
+  end
   local text = redis.call('GET', base .. ':policy')
   if text and text ~= '' and text ~= '{}' then
     return text
@@ -115,6 +117,18 @@ end
 local CLOSED = {success = 'attempt_success', failed = 'attempt_failure', cancelled = 'attempt_cancelled', expired = 'expired'}
 local PUBLIC = {success = 'completed', failed = 'failed', cancelled = 'cancelled', expired = 'expired'}
 
+-- Removes what a lease may have besides its places in the indexes: a timeout, and
+-- with a peer's lease its own record. Our leases have the mark own_epoch.
+local function drop_lease_parts(tag, id, x)
+  local ours = x.own_epoch and x.own_epoch == x.current_lease_epoch
+  if not ours or x.attempt_timeout_at then
+    redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
+  end
+  if not ours then
+    redis.call('DEL', base_of(tag, id) .. ':lease:current')
+  end
+end
+
 -- Takes an execution from the index of its lane and from those by time.
 local function leave_indexes(tag, id, x)
   local home = home_of(x)
@@ -123,8 +137,7 @@ local function leave_indexes(tag, id, x)
   end
   if x.lifecycle_phase == 'active' then
     redis.call('ZREM', 'ff:idx:' .. tag .. ':lease_expiry', id)
-    redis.call('ZREM', 'ff:idx:' .. tag .. ':attempt_timeout', id)
-    redis.call('DEL', base_of(tag, id) .. ':lease:current')
+    drop_lease_parts(tag, id, x)
     if x.current_worker_instance_id then
       redis.call('SREM', worker_leases_key(tag, x.current_worker_instance_id), id)
     end
@@ -149,7 +162,7 @@ local function finish(tag, base, id, x, now, outcome, reason, ...)
   if outcome ~= 'success' then
     redis.call('ZADD', 'ffx:idx:' .. tag .. ':lane:' .. x.lane_id .. ':outcome:' .. outcome, x.created_at, id)
   end
-  local own = number_of(member(policy_of(policy_text(base), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
+  local own = number_of(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
   if own > 0 then
     redis.call('ZADD', 'ffx:idx:' .. tag .. ':retention', now + own, id)
   end

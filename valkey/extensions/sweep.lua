@@ -22,7 +22,7 @@ local function promote(tag, base, id, x, now)
 end
 
 local function time_out_attempt(tag, base, id, x, now)
-  local backoff = backoff_of(id, x, policy_text(base), 'timeout')
+  local backoff = backoff_of(id, x, policy_text(base, x), 'timeout')
   if not backoff then
     return expire(tag, base, id, x, now, 'attempt_timeout')
   end
@@ -90,7 +90,7 @@ local function next_due(tag, base, id, x, retention)
     end
   end
   if x.lifecycle_phase == 'terminal' then
-    local own = number_of(member(policy_of(policy_text(base), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
+    local own = number_of(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
     return 'retention_trimmer', number_of(x.completed_at, 0) + (own > 0 and own or retention)
   elseif x.ownership_state == 'leased' then
     earlier('lease_expiry', x.lease_expires_at)
