@@ -88,6 +88,11 @@ func InvalidInput(field, format string, args ...any) *Error {
 	return e
 }
 
+// BadCursor refuses a cursor that the store has not given.
+func BadCursor(cursor string) error {
+	return InvalidInput("cursor", "%.64q is not a cursor of this store; start again without one", cursor)
+}
+
 // NotActive is execution_not_active with its four details, by which the holder
 // of a lease recognises that its own earlier command came through.
 func NotActive(outcome, epoch, phase, attempt string) *Error {

@@ -188,6 +188,30 @@ func (c *CreateExecution) Validate() error {
 	return nil
 }
 
+// Identify is the id under which a store of these partitions creates the execution:
+// its own, or a new one. Errors: invalid_input for an id that is not canonical or of
+// a partition that the store does not have.
+func (c *CreateExecution) Identify(partitions PartitionConfig) (ExecutionID, error) {
+	const field = "execution_id"
+	switch {
+	case c.ID.IsZero():
+		return NewExecutionID(c.Lane, partitions), nil
+	case !c.ID.IsCanonical():
+		return c.ID, InvalidInput(field, "is not in canonical form (got %q, want %q)", c.ID.String(), MakeExecutionID(c.ID.Partition(), c.ID.UUID()).String())
+	case c.ID.Partition() >= partitions.Flow:
+		return c.ID, InvalidInput(field, "partition %d does not exist: this store has partitions 0 to %d (got %q)", c.ID.Partition(), partitions.Flow-1, c.ID.String())
+	}
+	return c.ID, nil
+}
+
+// DedupWindow is how long the idempotency key counts.
+func (c *CreateExecution) DedupWindow() time.Duration {
+	if c.Policy != nil && c.Policy.DedupWindow > 0 {
+		return c.Policy.DedupWindow
+	}
+	return IdempotencyWindow
+}
+
 // CreateExecutionResult is what became of a submit.
 type CreateExecutionResult struct {
 	ID    ExecutionID
@@ -365,6 +389,9 @@ type ListPartition struct {
 	After     ExecutionID
 	Limit     int
 }
+
+// Validate checks the query.
+func (c *ListPartition) Validate() error { return checkLimit(c.Limit) }
 
 // ListPartitionResult is a page of ids; Next is zero on the last one.
 type ListPartitionResult struct {

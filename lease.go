@@ -306,6 +306,9 @@ type ListExpiredLeases struct {
 	Limit  int
 }
 
+// Validate checks the query.
+func (c *ListExpiredLeases) Validate() error { return checkLimit(c.Limit) }
+
 // ListExpiredLeasesResult is a page; Next is empty on the last one.
 type ListExpiredLeasesResult struct {
 	Leases []ExpiredLease

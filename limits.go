@@ -69,3 +69,11 @@ const (
 	// policy has a retention (spec 06).
 	DefaultRetention = 24 * time.Hour
 )
+
+// PageLimit is the size of a page of which limit was asked for, 0 for the default.
+func PageLimit(limit int) int {
+	if limit == 0 {
+		return DefaultPageLimit
+	}
+	return limit
+}

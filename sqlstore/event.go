@@ -104,7 +104,7 @@ func eventResult(c *ff.ReadEvents, page []ff.Event, last int64) ff.ReadEventsRes
 // eventPage reads until the page is full or the log ends; last is the last
 // event that was looked at.
 func (s *Store) eventPage(ctx context.Context, c *ff.ReadEvents, after int64) (page []ff.Event, last int64, err error) {
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	last = after
 	_, err = read(ctx, s, func(conn Conn) (struct{}, error) {
 		query, first := selectEvents, []Value{}

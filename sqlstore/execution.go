@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/lifecycle"
@@ -74,15 +73,11 @@ func (s *Store) prepare(c *ff.CreateExecution) (submission, error) {
 	if err := c.Validate(); err != nil {
 		return submission{}, err
 	}
-	p := submission{c: *c, id: c.ID}
-	switch {
-	case p.id.IsZero():
-		p.id = ff.NewExecutionID(c.Lane, s.partitions)
-	case !p.id.IsCanonical():
-		return submission{}, ff.InvalidInput("execution_id", "is not in canonical form (got %q, want %q)", c.ID.String(), ff.MakeExecutionID(c.ID.Partition(), c.ID.UUID()).String())
-	case p.id.Partition() >= s.partitions.Flow:
-		return submission{}, ff.InvalidInput("execution_id", "partition %d does not exist: this store has partitions 0 to %d (got %q)", c.ID.Partition(), s.partitions.Flow-1, c.ID.String())
+	id, err := c.Identify(s.partitions)
+	if err != nil {
+		return submission{}, err
 	}
+	p := submission{c: *c, id: id}
 	p.c.DelayUntil, p.c.Deadline = round(c.DelayUntil), round(c.Deadline)
 	if c.Policy != nil {
 		b, err := json.Marshal(c.Policy)
@@ -158,7 +153,7 @@ func (t *tx) insert(p *submission) (*record, error) {
 	}
 	if rec.key != "" {
 		if err := t.exec(upsertKey, integer(rec.namespace), integer(int64(rec.x.ID.Partition())), text(rec.key),
-			integer(rec.seq), instant(t.now.Add(dedupWindow(&p.c)))); err != nil {
+			integer(rec.seq), instant(t.now.Add(p.c.DedupWindow()))); err != nil {
 			return nil, err
 		}
 	}
@@ -178,13 +173,6 @@ func (t *tx) name(rec *record) (err error) {
 	}
 	rec.caps, err = t.intern(t.s.capabilities.interned, insertCapabilitySet, rec.x.Required.CSV())
 	return err
-}
-
-func dedupWindow(c *ff.CreateExecution) time.Duration {
-	if c.Policy != nil && c.Policy.DedupWindow > 0 {
-		return c.Policy.DedupWindow
-	}
-	return ff.IdempotencyWindow
 }
 
 // Execution reads the record.

@@ -212,8 +212,8 @@ type lapsedLease struct {
 // ListExpiredLeases lists leases that lapsed and that nobody took over, in the
 // order of their ends.
 func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (ff.ListExpiredLeasesResult, error) {
-	if c.Limit < 0 || c.Limit > ff.MaxPageLimit {
-		return ff.ListExpiredLeasesResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
+	if err := c.Validate(); err != nil {
+		return ff.ListExpiredLeasesResult{}, err
 	}
 	after, err := parsePair(c.Cursor)
 	if err != nil {
@@ -222,7 +222,7 @@ func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (
 	if c.AsOf.IsZero() {
 		c.AsOf = s.now()
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	return read(ctx, s, func(conn Conn) (ff.ListExpiredLeasesResult, error) {
 		found, err := lapsedLeases(conn, c.AsOf, after, limit+1)
 		if err != nil {
@@ -279,18 +279,7 @@ func parsePair(cursor string) (pair, error) {
 	first, err1 := strconv.ParseInt(a, 10, 64)
 	second, err2 := strconv.ParseInt(b, 10, 64)
 	if !ok || err1 != nil || err2 != nil {
-		return pair{}, badCursor(cursor)
+		return pair{}, ff.BadCursor(cursor)
 	}
 	return pair{first, second}, nil
-}
-
-func badCursor(cursor string) error {
-	return ff.InvalidInput("cursor", "%.64q is not a cursor of this store; start again without one", cursor)
-}
-
-func pageLimit(limit int) int {
-	if limit == 0 {
-		return ff.DefaultPageLimit
-	}
-	return limit
 }

@@ -39,7 +39,7 @@ func (s *Store) ListExecutions(ctx context.Context, c ff.ListExecutions) (ff.Lis
 	if err != nil {
 		return ff.ListExecutionsResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	return read(ctx, s, func(conn Conn) (r ff.ListExecutionsResult, err error) {
 		seqs, err := s.listed(conn, &c, after, limit+1)
 		if err != nil {
@@ -72,7 +72,7 @@ func parseListCursor(c *ff.ListExecutions) (int64, error) {
 	case c.Cursor != "":
 		seq, err := strconv.ParseInt(c.Cursor, 10, 64)
 		if err != nil || seq < 0 {
-			return 0, badCursor(c.Cursor)
+			return 0, ff.BadCursor(c.Cursor)
 		}
 		return seq, nil
 	case c.Oldest:
@@ -208,10 +208,10 @@ func (m *merge) take(c Conn, limit int) (seqs []int64, err error) {
 // ListPartition lists the ids of one partition in ascending order. A partition
 // that does not exist is empty.
 func (s *Store) ListPartition(ctx context.Context, c ff.ListPartition) (ff.ListPartitionResult, error) {
-	if c.Limit < 0 || c.Limit > ff.MaxPageLimit {
-		return ff.ListPartitionResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
+	if err := c.Validate(); err != nil {
+		return ff.ListPartitionResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	// The empty blob is before every id.
 	after := blob(nil)
 	if !c.After.IsZero() {

@@ -52,7 +52,7 @@ type Store struct {
 	events       wake.Hub[struct{}, struct{}]
 	// lastEvent is the highest id of an event that may be committed.
 	lastEvent atomic.Int64
-	due       dueWatch
+	due       wake.Due[ff.SweepKind]
 }
 
 // New reads what the store keeps in memory and starts the writer. Stop ends it.

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -39,7 +38,7 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if c.Limit == 0 {
 		c.Limit = defaultSweepLimit
 	}
-	s.due.arm(c.Kind, nil)
+	s.due.Looking(c.Kind)
 	due, err := s.dueNow(ctx, kind, c.Limit)
 	if err != nil {
 		return ff.SweepResult{}, err
@@ -63,7 +62,7 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	}
 	r.Now = s.now()
 	r.More = r.Processed > 0 && !r.Next.IsZero() && !r.Next.After(r.Now)
-	s.due.arm(c.Kind, &r.Next)
+	s.due.Known(c.Kind, r.Next)
 	return r, nil
 }
 
@@ -220,64 +219,9 @@ func (t *tx) trimEvents(before int64) error {
 	return t.exec(deleteEvents, integer(last))
 }
 
-// dueWatch tells the loops that something earlier than they know of was stored.
-type dueWatch struct {
-	mu sync.Mutex
-	// next is the last SweepResult.Next of each kind; no entry while a sweep
-	// looks, when everything stored is news. The zero time means never.
-	next     map[ff.SweepKind]time.Time
-	watchers map[ff.SweepKind]map[chan struct{}]bool
-}
-
-// arm records the Next of a sweep, or that one has begun.
-func (w *dueWatch) arm(kind ff.SweepKind, next *time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if next == nil {
-		delete(w.next, kind)
-		return
-	}
-	if w.next == nil {
-		w.next = map[ff.SweepKind]time.Time{}
-	}
-	w.next[kind] = *next
-}
-
-// stored tells the watchers of a kind about something due at an instant.
-func (w *dueWatch) stored(kind ff.SweepKind, at time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if next, ok := w.next[kind]; ok && !next.IsZero() && !at.Before(next) {
-		return
-	}
-	for c := range w.watchers[kind] {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
 // WatchDue returns a channel that receives when something of the kind was stored
 // that is due before the last SweepResult.Next.
-func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) {
-	w := &s.due
-	c := make(chan struct{}, 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watchers == nil {
-		w.watchers = map[ff.SweepKind]map[chan struct{}]bool{}
-	}
-	if w.watchers[kind] == nil {
-		w.watchers[kind] = map[chan struct{}]bool{}
-	}
-	w.watchers[kind][c] = true
-	return c, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.watchers[kind], c)
-	}
-}
+func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) { return s.due.Watch(kind) }
 
 func errRefused(rec *record, err error) error {
 	return fmt.Errorf("execution %s is in the index of claimable ones but cannot be claimed: %s", rec.x.ID, err.Error())

@@ -149,7 +149,7 @@ func (t *tx) publish() {
 		t.s.claims.Wake(ff.LaneID(t.s.names.name(at.lane)), t.s.capabilities.set(at.caps), n)
 	}
 	for kind, at := range t.dues {
-		t.s.due.stored(sweepKinds.word(kind), time.UnixMilli(at))
+		t.s.due.Stored(sweepKinds.word(kind), time.UnixMilli(at))
 	}
 	if t.happened {
 		t.s.events.WakeAll(struct{}{}, struct{}{})

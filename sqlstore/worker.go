@@ -118,12 +118,12 @@ func (s *Store) ListWorkers(ctx context.Context, c ff.ListWorkers) (ff.ListWorke
 	if c.Cursor != "" {
 		var ok bool
 		if namespace, instance, ok = strings.Cut(c.Cursor, " "); !ok || !c.AllNamespaces && namespace != string(c.Namespace) {
-			return ff.ListWorkersResult{}, badCursor(c.Cursor)
+			return ff.ListWorkersResult{}, ff.BadCursor(c.Cursor)
 		}
 	} else if c.AllNamespaces {
 		namespace = ""
 	}
-	limit, now := pageLimit(c.Limit), s.now()
+	limit, now := ff.PageLimit(c.Limit), s.now()
 	return read(ctx, s, func(conn Conn) (r ff.ListWorkersResult, err error) {
 		query := selectWorkersOf
 		if c.AllNamespaces {

@@ -39,7 +39,7 @@ func (s *compatible) ListExecutions(ctx context.Context, c ff.ListExecutions) (f
 	if err != nil {
 		return ff.ListExecutionsResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	p := &page{limit: limit + 1, order: order(c.Oldest), after: after}
 	for len(scans) > 0 {
 		var texts []string

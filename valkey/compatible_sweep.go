@@ -94,7 +94,7 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	if c.Kind == ff.SweepIndex {
 		return r, s.repairIndexes(ctx, &r)
 	}
-	s.due.arm(c.Kind, nil)
+	s.due.Looking(c.Kind)
 	indexes, err := s.dueIndexes(ctx, c.Kind)
 	if err != nil {
 		return r, err
@@ -116,7 +116,7 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	if r.Next, err = s.nextOf(ctx, indexes, r.Now); err != nil {
 		return r, err
 	}
-	s.due.arm(c.Kind, &r.Next)
+	s.due.Known(c.Kind, r.Next)
 	return r, nil
 }
 

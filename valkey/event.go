@@ -173,7 +173,7 @@ type storedEvent struct {
 // eventPage reads the next events of all partitions, and on while they are of
 // another family than is asked for. It moves the cursor.
 func (s *Store) eventPage(ctx context.Context, c *ff.ReadEvents, at *eventCursor) ([]ff.Event, error) {
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	var page []ff.Event
 	for len(page) < limit {
 		found, err := s.nextEvents(ctx, at, limit)
@@ -277,7 +277,7 @@ func (s *Store) eventsOf(ctx context.Context, c *ff.ReadEvents, at *eventCursor)
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(e storedEvent) bool { return at.passed(e.at) })
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	var page []ff.Event
 	for len(page) < limit && len(all) > 0 {
 		some := all[:min(limit, len(all))]

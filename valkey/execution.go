@@ -34,28 +34,15 @@ func (p *submission) due() time.Time {
 	return time.Time{}
 }
 
-// window is how long the idempotency key counts.
-func (p *submission) window() time.Duration {
-	if p.c.Policy != nil && p.c.Policy.DedupWindow > 0 {
-		return p.c.Policy.DedupWindow
-	}
-	return ff.IdempotencyWindow
-}
-
 // prepare checks a command.
 func (s *Store) prepare(c *ff.CreateExecution) (p submission, err error) {
 	if err := c.Validate(); err != nil {
 		return p, err
 	}
-	p.c, p.id = *c, c.ID
-	switch {
-	case p.id.IsZero():
-		p.id = ff.NewExecutionID(c.Lane, s.partitions)
-	case !p.id.IsCanonical():
-		return p, ff.InvalidInput("execution_id", "is not in canonical form (got %q, want %q)", c.ID.String(), ff.MakeExecutionID(c.ID.Partition(), c.ID.UUID()).String())
-	case p.id.Partition() >= s.partitions.Flow:
-		return p, ff.InvalidInput("execution_id", "partition %d does not exist: this store has partitions 0 to %d (got %q)", c.ID.Partition(), s.partitions.Flow-1, c.ID.String())
+	if p.id, err = c.Identify(s.partitions); err != nil {
+		return p, err
 	}
+	p.c = *c
 	p.policy, err = policyText(c.Policy)
 	return p, err
 }

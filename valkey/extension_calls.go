@@ -41,7 +41,7 @@ func (p *submission) appendTo(args []string) []string {
 	}
 	args = append(args, p.id.String(), string(c.Namespace), string(c.Lane), c.Kind, strconv.Itoa(min(max(c.Priority, 0), ff.MaxPriority)), c.Creator,
 		p.policy, valkey.BinaryString(c.Payload), c.PayloadEncoding, required, ms(p.due()), delay, ms(c.Deadline), deadline,
-		key, millis(p.window()), p.newLane, strconv.Itoa(len(c.Tags)))
+		key, millis(p.c.DedupWindow()), p.newLane, strconv.Itoa(len(c.Tags)))
 	for k, v := range c.Tags {
 		args = append(args, k, v)
 	}

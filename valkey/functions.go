@@ -91,7 +91,7 @@ func callCompatibleCreate(p *submission, due, deadline time.Time) call {
 	}
 	if c.IdempotencyKey != "" {
 		// A key lives through the millisecond in which it expires.
-		key, window = t.idempotency(c.Namespace, c.IdempotencyKey), millis(max(p.window()-time.Millisecond, time.Millisecond))
+		key, window = t.idempotency(c.Namespace, c.IdempotencyKey), millis(max(p.c.DedupWindow()-time.Millisecond, time.Millisecond))
 	}
 	if len(c.Tags) > 0 {
 		tags = jsonText(c.Tags)

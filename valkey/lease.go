@@ -179,8 +179,8 @@ func (s *Store) RevokeLease(ctx context.Context, c ff.RevokeLease) (ff.RevokeLea
 // ListExpiredLeases lists leases that lapsed and that nobody took over, in the
 // order of their ends.
 func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (ff.ListExpiredLeasesResult, error) {
-	if c.Limit < 0 || c.Limit > ff.MaxPageLimit {
-		return ff.ListExpiredLeasesResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
+	if err := c.Validate(); err != nil {
+		return ff.ListExpiredLeasesResult{}, err
 	}
 	after, err := parseListCursor(c.Cursor)
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *Store) ListExpiredLeases(ctx context.Context, c ff.ListExpiredLeases) (
 			return ff.ListExpiredLeasesResult{}, err
 		}
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	var r ff.ListExpiredLeasesResult
 	var places []entry // of the leases: what the records say may differ
 	for {

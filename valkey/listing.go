@@ -33,20 +33,9 @@ func parseListCursor(cursor string) (entry, error) {
 	_, err1 := strconv.ParseUint(score, 10, 63)
 	_, err2 := ff.ParseExecutionID(id)
 	if !ok || err1 != nil || err2 != nil {
-		return entry{}, badCursor(cursor)
+		return entry{}, ff.BadCursor(cursor)
 	}
 	return entry{score, id}, nil
-}
-
-func badCursor(cursor string) error {
-	return ff.InvalidInput("cursor", "%.64q is not a cursor of this store; start again without one", cursor)
-}
-
-func pageLimit(limit int) int {
-	if limit == 0 {
-		return ff.DefaultPageLimit
-	}
-	return limit
 }
 
 // mostGathered bounds the executions of a state that are gathered and sorted: of
@@ -68,7 +57,7 @@ func (s *Store) ListExecutions(ctx context.Context, c ff.ListExecutions) (ff.Lis
 	if err != nil {
 		return ff.ListExecutionsResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	found, err := s.merge(ctx, &c, sources, limit+1)
 	if err != nil {
 		return ff.ListExecutionsResult{}, err
@@ -325,10 +314,10 @@ func (s *Store) readAll(ctx context.Context, page []entry) ([]ff.Execution, erro
 // ListPartition lists the ids of one partition in ascending order. A partition that
 // does not exist is empty.
 func (s *Store) ListPartition(ctx context.Context, c ff.ListPartition) (ff.ListPartitionResult, error) {
-	if c.Limit < 0 || c.Limit > ff.MaxPageLimit {
-		return ff.ListPartitionResult{}, ff.InvalidInput("limit", "must be 1 to %d (got %d)", ff.MaxPageLimit, c.Limit)
+	if err := c.Validate(); err != nil {
+		return ff.ListPartitionResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	var page []ff.ExecutionID
 	for cursor := uint64(0); ; {
 		scan, err := s.client.Do(ctx, s.client.B().Sscan().Key(tagOf(c.Partition).allExecutions()).Cursor(cursor).Count(1000).Build()).AsScanEntry()

@@ -3,7 +3,6 @@ package valkey
 import (
 	"context"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if err := s.nameLanes(ctx); err != nil {
 		return ff.SweepResult{}, err
 	}
-	s.due.arm(c.Kind, nil)
+	s.due.Looking(c.Kind)
 	var r ff.SweepResult
 	places, err := s.lookForDue(ctx, c.Kind, &r)
 	if err != nil {
@@ -56,7 +55,7 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 		}
 		r.Errors, r.Processed, r.More = errors, processed, more
 	}
-	s.due.arm(c.Kind, &r.Next)
+	s.due.Known(c.Kind, r.Next)
 	return r, nil
 }
 
@@ -201,47 +200,6 @@ func (b *lowerBounds) set(kind ff.SweepKind, p uint16, now int64) {
 	b.marks[p] = m
 }
 
-// dueWatch tells the loops that something earlier than they know of was stored.
-type dueWatch struct {
-	mu       sync.Mutex
-	next     map[ff.SweepKind]time.Time
-	watchers map[ff.SweepKind]map[chan struct{}]bool
-}
-
-// arm records the Next of a sweep, or that one has begun.
-func (w *dueWatch) arm(kind ff.SweepKind, next *time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if next == nil {
-		delete(w.next, kind)
-		return
-	}
-	if w.next == nil {
-		w.next = map[ff.SweepKind]time.Time{}
-	}
-	w.next[kind] = *next
-}
-
-// published is a message of dueChannel: it concerns the loops when the instant is
-// before what they know of.
-func (w *dueWatch) published(kind ff.SweepKind, at string) {
-	n, err := strconv.ParseInt(at, 10, 64)
-	if err != nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if next, ok := w.next[kind]; ok && !next.IsZero() && !time.UnixMilli(n).Before(next) {
-		return
-	}
-	for c := range w.watchers[kind] {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
 // WatchDue returns a channel that receives when something of the kind was stored
 // that is due before the last SweepResult.Next. Functions publish what they delay
 // and grant; leases and timeouts are found by the loops' own interval.
@@ -250,20 +208,5 @@ func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) {
 		return nil, func() {}
 	}
 	s.wakeups.start(context.Background())
-	c := make(chan struct{}, 1)
-	w := &s.due
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.watchers == nil {
-		w.watchers = map[ff.SweepKind]map[chan struct{}]bool{}
-	}
-	if w.watchers[kind] == nil {
-		w.watchers[kind] = map[chan struct{}]bool{}
-	}
-	w.watchers[kind][c] = true
-	return c, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.watchers[kind], c)
-	}
+	return s.due.Watch(kind)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/valkey-io/valkey-go"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/wake"
 )
 
 // Options are the settings of a store. The zero value is good.
@@ -71,7 +72,7 @@ type Store struct {
 	loading sync.Mutex
 	lanes   laneSet
 	wakeups *wakeups
-	due     dueWatch
+	due     wake.Due[ff.SweepKind]
 	lapsed  lowerBounds
 	repairs reconciliation
 

@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -123,7 +124,9 @@ func (w *wakeups) message(m valkey.PubSubMessage) {
 		}
 	case dueChannel:
 		kind, at, _ := strings.Cut(m.Message, " ")
-		w.s.due.published(ff.SweepKind(kind), at)
+		if n, err := strconv.ParseInt(at, 10, 64); err == nil {
+			w.s.due.Stored(ff.SweepKind(kind), time.UnixMilli(n))
+		}
 	}
 }
 

@@ -263,7 +263,7 @@ func (s *Store) ListWorkers(ctx context.Context, c ff.ListWorkers) (ff.ListWorke
 	if err != nil {
 		return ff.ListWorkersResult{}, err
 	}
-	limit := pageLimit(c.Limit)
+	limit := ff.PageLimit(c.Limit)
 	var r ff.ListWorkersResult
 	for len(all) > 0 {
 		n := min(len(all), limit+1-len(r.Workers))
@@ -295,7 +295,7 @@ func (s *Store) registrations(ctx context.Context, c *ff.ListWorkers) ([]registr
 	}
 	afterNS, afterInstance, resumed := strings.Cut(c.Cursor, "\x00")
 	if c.Cursor != "" && !resumed {
-		return nil, badCursor(c.Cursor)
+		return nil, ff.BadCursor(c.Cursor)
 	}
 	var all []registration
 	for _, ns := range namespaces {
