@@ -45,6 +45,15 @@ local function number_arg(raw, name)
   return nil, err('invalid_input', name .. ' must be a number, got: ' .. tostring(raw))
 end
 
+-- A whole hash by name.
+local function read_all(key)
+  local flat, h = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do
+    h[flat[i]] = flat[i + 1]
+  end
+  return h
+end
+
 -- The hash tag of a key with its braces: the first {…}.
 local function tag_of(key)
   return string.match(key, '{[^}]*}')
