@@ -37,7 +37,7 @@ func TestClusterWithPasswordAndNoReplicas(t *testing.T) {
 	if c.Replica("k") != nil || c.Primary("k") != c.PrimaryOfSlot(c.Slot("k")) {
 		t.Error("the cluster has a replica, or two primaries for a key")
 	}
-	client := open(t, c.URL())
+	client := c.Client()
 	if err := client.Do(context.Background(), client.B().Set().Key("k").Value("v").Build()).Error(); err != nil {
 		t.Error(err)
 	}

@@ -11,7 +11,7 @@ import (
 func TestSentinelFailsOver(t *testing.T) {
 	t.Parallel()
 	s := valkeytest.StartSentinel(t, valkeytest.WithSentinels(3))
-	client := open(t, s.URL())
+	client := s.Client()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := client.Do(ctx, client.B().Set().Key("k").Value("v").Build()).Error(); err != nil {
