@@ -39,15 +39,16 @@ lint: ## gofmt, go vet, staticcheck, golangci-lint and govulncheck
 	@./.ci/vulncheck
 
 .PHONY: bench
-bench: ## Go benchmarks, then the bench scenarios on a fresh SQLite file
+bench: services ## Go benchmarks, then the bench scenarios on a fresh SQLite file and a fresh Valkey
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	$(GO) run ./cmd/flowfabric bench submit-claim-complete --store "sqlite:$$dir/bench.db" --tasks 10000 --workers 16 --payload 4096 && \
 	$(GO) run ./cmd/flowfabric bench latency --store "sqlite:$$dir/latency.db"
 
 .PHONY: soak
-soak: ## The model tests and the fuzz tests for a long time
+soak: services ## The model tests and the fuzz tests for a long time
 	$(GO) test -timeout 0 -run Conformance ./sqlstore/sqlite -rapid.checks=20000 -rapid.steps=200
+	$(GO) test -timeout 0 -run 'ConformanceStandalone/model' ./valkey -rapid.checks=20000 -rapid.steps=200
 	@for target in $$(grep -rlE '^func Fuzz' --include '*_test.go' . | xargs -n1 dirname | sort -u); do \
 		for fuzz in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$target/*_test.go | sed 's/func //'); do \
 			$(GO) test -run '^$$' -fuzz "^$$fuzz$$" -fuzztime 5m $$target || exit 1; done; done
