@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,9 +21,9 @@ import (
 // delivered: partitions add entries of one millisecond independently, so entries of
 // the cursor's own millisecond may still come.
 //
-// On a cluster whose nodes' clocks differ, an entry of a slow node may come behind
-// the cursor of a reader who has seen a fast one; readers therefore stay behind the
-// slowest clock.
+// The partitions are not read in one instant, and on a cluster their nodes' clocks
+// differ. Readers therefore stay behind the earliest clock that a partition was read
+// at: whatever is added to it later comes behind the cursor.
 
 // eventPosition is an entry of one stream.
 type eventPosition struct {
@@ -185,7 +186,7 @@ func (s *Store) eventPage(ctx context.Context, c *ff.ReadEvents, at *eventCursor
 				return page, nil
 			}
 			at.pass(f.at)
-			if c.Family == "" || c.Family == f.e.Family {
+			if f.e.Type != "" && (c.Family == "" || c.Family == f.e.Family) {
 				f.e.Cursor = ff.EventCursor(at.String())
 				page = append(page, f.e)
 			}
@@ -197,63 +198,53 @@ func (s *Store) eventPage(ctx context.Context, c *ff.ReadEvents, at *eventCursor
 	return page, nil
 }
 
-// nextEvents are up to limit events behind the cursor, in order.
+// nextEvents are up to limit events behind the cursor, in order. Each partition says
+// at which of its milliseconds it was read, and only what all of them had by then is
+// taken: an event that one of them adds after it was read is then not before the
+// cursor.
 func (s *Store) nextEvents(ctx context.Context, at *eventCursor, limit int) ([]storedEvent, error) {
-	horizon, err := s.horizon(ctx)
-	if err != nil {
-		return nil, err
-	}
-	commands := make([]valkey.Completed, s.partitions.Flow)
-	for p := range s.partitions.Flow {
-		commands[p] = s.client.B().Xrange().Key(tagOf(p).events()).Start(at.after(p)).End(horizon).Count(int64(limit)).Build()
-	}
 	var found []storedEvent
-	for p, r := range s.client.DoMulti(ctx, commands...) {
-		entries, err := r.AsXRange()
-		if err != nil && !valkey.IsValkeyNil(err) {
-			return nil, s.lift(ctx, err)
+	horizon := uint64(math.MaxUint64)
+	for p, r := range s.eachPartition(ctx, func(p uint16) call { return callEvents(p, at.after(p), limit) }) {
+		if r.err != nil {
+			return nil, r.err
 		}
-		for _, entry := range entries {
-			f, err := storedEventOf(uint16(p), entry)
+		list, err := r.m.ToArray()
+		if err != nil || len(list) != 2 {
+			return nil, errEventsAnswer
+		}
+		entries, err := list[1].AsStrSlice()
+		if err != nil {
+			return nil, errEventsAnswer
+		}
+		horizon = min(horizon, uint64(reply(list).number(0)))
+		for i := 0; i+1 < len(entries); i += 2 {
+			f, err := storedEventOf(uint16(p), entries[i], entries[i+1])
 			if err != nil {
-				s.log.Error("an event cannot be read and is left out", "partition", p, "entry", entry.ID, "err", err)
-				continue
+				s.log.Error("an event cannot be read and is left out", "partition", p, "entry", entries[i], "err", err)
+				f.e = ff.Event{} // the cursor passes it
 			}
 			found = append(found, f)
 		}
 	}
+	found = slices.DeleteFunc(found, func(e storedEvent) bool { return e.at.ms > horizon })
 	slices.SortFunc(found, func(a, b storedEvent) int { return a.at.compare(b.at) })
 	return found[:min(limit, len(found))], nil
 }
 
-// horizon is the last entry that may be read: on a cluster that of the slowest
-// clock.
-func (s *Store) horizon(ctx context.Context) (string, error) {
-	if !s.cluster {
-		return "+", nil
-	}
-	slowest := int64(1<<63 - 1)
-	for _, node := range s.primaries(ctx) {
-		list, err := node.Do(ctx, node.B().Time().Build()).AsIntSlice()
-		if err != nil || len(list) < 2 {
-			return "", s.lift(ctx, err)
-		}
-		slowest = min(slowest, list[0]*1000+list[1]/1000)
-	}
-	return itoa(slowest), nil
-}
+var errEventsAnswer = ff.NewError(ff.CodeInternal, "ffx_events answered something unexpected")
 
 // The parts of an entry, as the functions write them.
 const eventParts = 12
 
-func storedEventOf(p uint16, entry valkey.XRangeEntry) (storedEvent, error) {
-	at, ok := parseStreamID(entry.ID)
+func storedEventOf(p uint16, entry, event string) (storedEvent, error) {
+	at, ok := parseStreamID(entry)
 	at.partition = p
-	v := strings.Split(entry.FieldValues["e"], "\x00")
+	v := strings.Split(event, "\x00")
 	if !ok || len(v) != eventParts {
-		return storedEvent{}, ff.Errorf(ff.CodeCorruption, "an event of %d parts, want %d", len(v), eventParts)
+		return storedEvent{at: at}, ff.Errorf(ff.CodeCorruption, "an event of %d parts, want %d", len(v), eventParts)
 	}
-	f := &fields{hash: "event " + entry.ID, m: map[string]string{"at": v[0], "lease_id": v[3], "lease_epoch": v[4], "attempt_id": v[5],
+	f := &fields{hash: "event " + entry, m: map[string]string{"at": v[0], "lease_id": v[3], "lease_epoch": v[4], "attempt_id": v[5],
 		"attempt_index": v[6], "flow_id": v[11], "execution_id": v[2]}}
 	e := ff.Event{Family: ff.FamilyLease, Type: ff.EventType(v[1]), ID: parsed(f, "execution_id", ff.ParseExecutionID), At: f.instant("at"),
 		FlowID: parsed(f, "flow_id", ff.ParseFlowID), LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: f.epoch("lease_epoch"),
@@ -365,7 +356,7 @@ func (s *Store) readEntries(ctx context.Context, some []storedEvent) error {
 			return s.lift(ctx, err)
 		}
 		for _, entry := range entries {
-			if some[missing[i]], err = storedEventOf(some[missing[i]].at.partition, entry); err != nil {
+			if some[missing[i]], err = storedEventOf(some[missing[i]].at.partition, entry.ID, entry.FieldValues["e"]); err != nil {
 				return err
 			}
 		}

@@ -185,6 +185,10 @@ func callSweep(partition uint16, kind ff.SweepKind, retention, bound string, lim
 	return call{function: "ffx_sweep", keys: []string{tagOf(partition).allExecutions()}, args: []string{string(kind), retention, bound, strconv.Itoa(limit)}}
 }
 
+func callEvents(partition uint16, first string, limit int) call {
+	return call{function: "ffx_events", keys: []string{tagOf(partition).events()}, args: []string{first, strconv.Itoa(limit)}}
+}
+
 func callReconcile(partition uint16, cursor string, lanes []ff.LaneID) call {
 	c := call{function: "ffx_reconcile", keys: []string{tagOf(partition).allExecutions()}, args: []string{cursor}}
 	for _, l := range lanes {

@@ -18,7 +18,7 @@ const ExtensionsVersion = 1
 var extensionParts embed.FS
 
 // extensionOrder is the order of the parts: a part uses those before it.
-var extensionOrder = []string{"record", "claim", "lease", "execution", "create", "sweep", "listing", "reconcile", "version"}
+var extensionOrder = []string{"record", "claim", "lease", "execution", "create", "sweep", "listing", "event", "reconcile", "version"}
 
 // Extensions is the source of the extension library, for FUNCTION LOAD.
 func Extensions() string {
