@@ -189,12 +189,8 @@ func callEvents(partition uint16, first string, limit int) call {
 	return call{function: "ffx_events", keys: []string{tagOf(partition).events()}, args: []string{first, strconv.Itoa(limit)}}
 }
 
-func callReconcile(partition uint16, cursor string, lanes []ff.LaneID) call {
-	c := call{function: "ffx_reconcile", keys: []string{tagOf(partition).allExecutions()}, args: []string{cursor}}
-	for _, l := range lanes {
-		c.args = append(c.args, string(l))
-	}
-	return c
+func callReconcile(partition uint16, cursor, what string) call {
+	return call{function: "ffx_reconcile", keys: []string{tagOf(partition).allExecutions()}, args: []string{cursor, what}}
 }
 
 func callPlaces(partition uint16) call {

@@ -148,7 +148,8 @@ func (s *Store) placesOf(ctx context.Context, lane ff.LaneID) (list []uint16, er
 }
 
 // lanesByPartition are the lanes that each partition has executions of. A partition
-// whose index by age lacks some, because a peer created them, is repaired first.
+// whose index by age lacks some, because a peer created them, is completed first,
+// unless that was in vain not long ago.
 func (s *Store) lanesByPartition(ctx context.Context) ([][]string, error) {
 	for again := true; ; again = false {
 		lists := make([][]string, s.partitions.Flow)
@@ -164,14 +165,14 @@ func (s *Store) lanesByPartition(ctx context.Context) ([][]string, error) {
 			if err != nil || len(list) != 2 {
 				return nil, ff.NewError(ff.CodeInternal, "ffx_places answered something unexpected")
 			}
-			if reply(list).number(0) == 0 {
+			if again && reply(list).number(0) == 0 && !s.repairs.resting(uint16(p)) {
 				partial = append(partial, uint16(p))
 			}
 		}
-		if len(partial) == 0 || !again {
+		if len(partial) == 0 {
 			return lists, nil
 		}
-		if _, err := s.reconcilePartitions(ctx, partial); err != nil {
+		if err := s.completeAges(ctx, partial); err != nil {
 			return nil, err
 		}
 	}

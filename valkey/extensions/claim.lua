@@ -7,6 +7,16 @@ local function is_lost(x)
     and (x.ownership_state == 'lease_expired_reclaimable' or x.ownership_state == 'lease_revoked')
 end
 
+-- Notes that a partition has executions of a lane; answers 1 when that is news. Who
+-- waits for the lane has no mark on the partition then, and is told.
+local function note_lane(tag, lane)
+  local news = redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', lane)
+  if news == 1 then
+    redis.call('PUBLISH', 'ffx:wake', tag .. lane)
+  end
+  return news
+end
+
 -- A grant keeps an execution for its grantee. What has lapsed is taken back by
 -- the sweep of delayed executions.
 local function is_granted(base)

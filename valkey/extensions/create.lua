@@ -71,7 +71,7 @@ local function insert(a, at, core, now)
   redis.call('SADD', 'ff:idx:' .. tag .. ':all_executions', id)
   redis.call('ZADD', 'ffx:idx:' .. tag .. ':created', now, id)
   if a[at + NEW_LANE] ~= '' then
-    redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', lane)
+    note_lane(tag, lane)
   end
   if deadline ~= '' then
     redis.call('ZADD', 'ff:idx:' .. tag .. ':execution_deadline', deadline, id)

@@ -87,7 +87,7 @@ local function make_runnable(tag, base, id, x, now, due, reason, detail, attempt
       'current_lease_id', '', 'current_worker_id', '', 'current_worker_instance_id', '', 'lease_expires_at', '',
       'lease_last_renewed_at', '', 'lease_renewal_deadline', '', 'delay_until', due, ...)
     redis.call('ZADD', lane_key(tag, x.lane_id, 'delayed'), due, id)
-    redis.call('SADD', 'ffx:idx:' .. tag .. ':lanes', x.lane_id) -- a peer may have created it
+    note_lane(tag, x.lane_id) -- a peer may have created it
     tell_due('delayed_promoter', due)
     return
   end

@@ -109,10 +109,6 @@ redis.register_function{function_name = 'ffx_places', flags = {'no-writes'}, cal
   return {whole and 1 or 0, redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')}
 end}
 
-local COUNTED = {'eligible', 'delayed', 'active', 'terminal', 'suspended', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
-  'blocked:route', 'blocked:operator'}
-local OUTCOMES = {'failed', 'cancelled', 'expired', 'skipped'}
-
 -- When the execution that waits longest was created: the oldest of each priority
 -- that there is, from the highest down.
 local function oldest_waiting(tag, lane, now)
@@ -135,11 +131,11 @@ redis.register_function{function_name = 'ffx_counts', flags = {'no-writes'}, cal
   local tag, now, reply = tag_of(keys[1]), now_ms(), {}
   for _, lane in ipairs(redis.call('SMEMBERS', 'ffx:idx:' .. tag .. ':lanes')) do
     local row = {lane}
-    for _, name in ipairs(COUNTED) do
+    for _, name in ipairs(LANE_INDEXES) do
       row[#row + 1] = redis.call('ZCARD', lane_key(tag, lane, name))
     end
     for _, outcome in ipairs(OUTCOMES) do
-      row[#row + 1] = redis.call('ZCARD', 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. outcome)
+      row[#row + 1] = redis.call('ZCARD', outcome_key(tag, lane, outcome))
     end
     row[#row + 1] = oldest_waiting(tag, lane, now)
     reply[#reply + 1] = row

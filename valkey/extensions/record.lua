@@ -49,6 +49,18 @@ local function home_of(x)
   return HOME[x.eligibility_state]
 end
 
+-- The indexes of a lane: an execution is in one. The order is that of laneIndexes and
+-- countedIndexes in Go.
+local LANE_INDEXES = {'eligible', 'delayed', 'active', 'terminal', 'suspended', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
+  'blocked:route', 'blocked:operator'}
+
+-- The outcomes that have an index of their own.
+local OUTCOMES = {'failed', 'cancelled', 'expired', 'skipped'}
+
+local function outcome_key(tag, lane, outcome)
+  return 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. outcome
+end
+
 -- Appends to the log of the partition and to the list of the execution's own
 -- events, and tells a reader that waits, if there is one.
 local function emit(tag, id, now, kind, lease_id, epoch, attempt_id, index, worker, instance, reason, outcome, flow_id)
