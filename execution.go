@@ -222,7 +222,7 @@ type CreateExecutionResult struct {
 }
 
 // CreateExecutions submits many executions. They are stored together: either
-// all of them or none.
+// all of them or none; on a cluster of Valkeys that holds for those of each partition.
 type CreateExecutions struct{ Executions []CreateExecution }
 
 // Validate checks the batch and each item; the error names the item.

@@ -1,6 +1,7 @@
 package valkey
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -47,7 +48,7 @@ func (s *Store) boot(ctx context.Context, t *Target, o *Options) error {
 		}
 		return err
 	}
-	for _, step := range []func(context.Context, *Options) error{s.configurePartitions, s.loadLibraries, s.seedLanes, s.readDurability} {
+	for _, step := range []func(context.Context, *Options) error{s.checkPermissions, s.configurePartitions, s.loadLibraries, s.seedLanes, s.readDurability} {
 		if err := step(ctx, o); err != nil {
 			return err
 		}
@@ -96,6 +97,34 @@ func (s *Store) checkVersion(ctx context.Context) error {
 			oldest.major, oldest.minor, minVersion.major, minVersion.minor)
 	}
 	s.version = text
+	return nil
+}
+
+// checkPermissions refuses a user who may not do what the functions do, before
+// anything is written: a function that is stopped half-way is not undone.
+func (s *Store) checkPermissions(ctx context.Context, _ *Options) error {
+	nodes := s.primaries(ctx)
+	if len(nodes) == 0 {
+		nodes = s.client.Nodes() // which did not tell whether they are primaries
+	}
+	for address, node := range nodes {
+		var commands []valkey.Completed
+		for _, words := range probes {
+			// Who may not load functions uses those that are there; only clusters are asked
+			// for roles.
+			if words[0] != "FUNCTION" && (words[0] != "ROLE" || s.cluster) {
+				commands = append(commands, node.B().Arbitrary(words...).Build())
+			}
+		}
+		for _, r := range node.DoMulti(ctx, commands...) {
+			if e, ok := valkey.IsValkeyErr(r.Error()); ok && strings.HasPrefix(e.Error(), "NOPERM") {
+				return ff.Errorf(ff.CodeUnsupportedStore, "the user lacks a permission at %s: ACL SETUSER %s %s (%s)",
+					address, cmp.Or(s.user, "default"), neededPermissions, firstLine(e.Error()))
+			} else if r.NonValkeyError() != nil {
+				return s.lift(ctx, r.NonValkeyError())
+			}
+		}
+	}
 	return nil
 }
 

@@ -113,8 +113,11 @@ func (s *Store) lift(ctx context.Context, err error) error {
 	return ff.Errorf(ff.CodeTransport, "Valkey at %s: %w", s.location, err)
 }
 
+// isClusterNode is said of a server that sends its callers to others.
+const isClusterNode = "this is a node of a cluster: add cluster=true to the URL (FF_CLUSTER=true)"
+
 // replyAdvice says what to do about the first word of an error of the server
-// (spec 02 §7.1).
+// (spec 02 §7.1), or about the word that phraseAdvice gives it.
 var replyAdvice = map[string]struct {
 	code   ff.Code
 	advice string
@@ -130,14 +133,39 @@ var replyAdvice = map[string]struct {
 	"NOREPLICAS":  {ff.CodeUnavailable, "too few replicas are connected: retry"},
 	"NOAUTH":      {ff.CodeUnsupportedStore, "the server wants a password: give it in the URL as valkey://user:password@host"},
 	"WRONGPASS":   {ff.CodeUnsupportedStore, "the server refuses the user or password"},
-	"NOPERM":      {ff.CodeUnsupportedStore, "the user lacks a permission: it needs FCALL, FUNCTION and all commands on ff:* and ffx:* keys and channels"},
+	"NOPERM":      {ff.CodeUnsupportedStore, "the user lacks a permission: it needs ACL SETUSER USER " + neededPermissions},
+	"MOVED":       {ff.CodeUnsupportedStore, isClusterNode},
+	"ASK":         {ff.CodeUnsupportedStore, isClusterNode},
+	"KILLED":      {ff.CodeUnavailable, "somebody has ended the function: retry"},
+	"SELECT":      {ff.CodeUnsupportedStore, "the server has no database of this number: give another, valkey://HOST/NUMBER, or raise databases"},
+	"SENTINEL":    {ff.CodeUnsupportedStore, "the sentinels watch no primary of this name: look at sentinel=NAME"},
+	"NOSENTINEL":  {ff.CodeUnsupportedStore, "this server is no sentinel: leave out sentinel=, or give the addresses of the sentinels"},
+	"NOCLUSTER":   {ff.CodeUnsupportedStore, "this server is no node of a cluster: leave out cluster=true (FF_CLUSTER)"},
 	"CROSSSLOT":   {ff.CodeInternal, "keys of two slots in one call"},
 	"WRONGTYPE":   {ff.CodeCorruption, "a key is of another type than FlowFabric writes"},
+}
+
+// phraseAdvice says what to do about errors that have no word of their own, by a part
+// of their text.
+var phraseAdvice = []struct{ phrase, like string }{
+	// A function calls a command that the user may not.
+	{"ACL failure in script", "NOPERM"},
+	{"can't run this command or subcommand", "NOPERM"},
+	{"Script killed", "KILLED"},
+	{"DB index is out of range", "SELECT"},
+	{"No such master with that name", "SENTINEL"},
+	{"unknown command 'SENTINEL'", "NOSENTINEL"},
+	{"cluster support disabled", "NOCLUSTER"},
 }
 
 func liftReply(e *valkey.ValkeyError) error {
 	text := firstLine(e.Error())
 	first, _, _ := strings.Cut(text, " ")
+	for _, p := range phraseAdvice {
+		if strings.Contains(text, p.phrase) {
+			first = p.like
+		}
+	}
 	if known, ok := replyAdvice[first]; ok {
 		return ff.Errorf(known.code, "%s (%s)", known.advice, text)
 	}

@@ -2,6 +2,8 @@ package valkey
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -172,6 +174,12 @@ func (s *compatible) sendCreates(ctx context.Context, items []submission, calls 
 	var at []int
 	answers, err := s.watched(ctx, keys, func(ctx context.Context, c valkey.DedicatedClient) (batch []valkey.Completed, err error) {
 		there, err := s.present(ctx, c, keys)
+		if err == nil && len(calls) > 1 {
+			err = s.misfit(ctx, c, calls)
+		}
+		if err != nil {
+			return nil, err
+		}
 		at = at[:0]
 		for i := range calls {
 			core, key := calls[i].keys[0], calls[i].keys[5]
@@ -187,7 +195,7 @@ func (s *compatible) sendCreates(ctx context.Context, items []submission, calls 
 				batch = append(batch, hset(s.client.B(), core, own[i]...))
 			}
 		}
-		return batch, err
+		return batch, nil
 	})
 	if err != nil {
 		return nil, err
@@ -242,6 +250,36 @@ func (s *compatible) present(ctx context.Context, c valkey.DedicatedClient, keys
 		there[keys[i]] = n == 1
 	}
 	return there, nil
+}
+
+// createTypes are the types of the keys of ff_create_execution that it cannot use
+// when they have another.
+var createTypes = map[int]string{0: "hash", 3: "hash", 4: "zset", 5: "string", 6: "zset", 7: "set"}
+
+// misfit finds keys of other types than the calls want: a transaction does not undo
+// what it did before the call that meets one.
+func (s *compatible) misfit(ctx context.Context, c valkey.DedicatedClient, calls []call) error {
+	want := map[string]string{}
+	for i := range calls {
+		for n, kind := range createTypes {
+			want[calls[i].keys[n]] = kind
+		}
+	}
+	keys := slices.Sorted(maps.Keys(want))
+	commands := make([]valkey.Completed, len(keys))
+	for i, key := range keys {
+		commands[i] = c.B().Type().Key(key).Build()
+	}
+	for i, r := range c.DoMulti(ctx, commands...) {
+		kind, err := r.ToString()
+		if err != nil {
+			return s.lift(ctx, err)
+		}
+		if kind != "none" && kind != want[keys[i]] {
+			return ff.Errorf(ff.CodeCorruption, "%s: %s is a %s instead of a %s", replyAdvice["WRONGTYPE"].advice, keys[i], kind, want[keys[i]])
+		}
+	}
+	return nil
 }
 
 // lineUp moves an execution whose delay ended between the look at the clock and its

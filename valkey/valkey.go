@@ -59,6 +59,8 @@ const DefaultConnect = 10 * time.Second
 type Store struct {
 	client     valkey.Client
 	location   string
+	user       string
+	timeout    time.Duration // of one command
 	cluster    bool
 	partitions ff.PartitionConfig
 	retention  time.Duration
@@ -107,8 +109,8 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	if o.Extensions == ExtensionsAuto {
 		o.Extensions = target.extensions
 	}
-	s := &Store{location: target.location, cluster: target.Cluster, retention: o.Retention, log: o.Logger, extensions: o.Extensions,
-		quit: make(chan struct{})}
+	s := &Store{location: target.location, user: target.option.Username, timeout: target.option.ConnWriteTimeout, cluster: target.Cluster,
+		retention: o.Retention, log: o.Logger, extensions: o.Extensions, quit: make(chan struct{})}
 	if err := s.boot(ctx, target, &o); err != nil {
 		if s.client != nil {
 			s.client.Close()
