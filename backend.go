@@ -11,7 +11,8 @@ type Executions interface {
 	// CreateExecution stores an execution. Errors: see CreateExecution.Validate;
 	// unavailable when the store cannot be reached.
 	CreateExecution(context.Context, CreateExecution) (CreateExecutionResult, error)
-	// CreateExecutions stores many executions, all or none.
+	// CreateExecutions stores many executions, all or none; on a cluster of Valkeys all
+	// or none of each partition. Errors: see CreateExecutions.Validate.
 	CreateExecutions(context.Context, CreateExecutions) (CreateExecutionsResult, error)
 	// Execution reads the record. Errors: execution_not_found.
 	Execution(context.Context, ExecutionID) (Execution, error)

@@ -212,6 +212,16 @@ func (c *CreateExecution) DedupWindow() time.Duration {
 	return IdempotencyWindow
 }
 
+// Size is what the execution counts towards MaxBatchBytes: the bytes of its payload
+// and tags.
+func (c *CreateExecution) Size() int {
+	n := len(c.Payload)
+	for k, v := range c.Tags {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // CreateExecutionResult is what became of a submit.
 type CreateExecutionResult struct {
 	ID    ExecutionID
@@ -225,15 +235,21 @@ type CreateExecutionResult struct {
 // all of them or none; on a cluster of Valkeys that holds for those of each partition.
 type CreateExecutions struct{ Executions []CreateExecution }
 
-// Validate checks the batch and each item; the error names the item.
+// Validate checks the batch and each item; the error names the item. A batch of more
+// than MaxBatchBytes is payload_too_large.
 func (c *CreateExecutions) Validate() error {
 	if n := len(c.Executions); n == 0 || n > MaxBatch {
 		return InvalidInput("executions", "must hold 1 to %d items (got %d)", MaxBatch, n)
 	}
+	size := 0
 	for i := range c.Executions {
 		if err := c.Executions[i].Validate(); err != nil {
 			return AtItem("executions", i, err)
 		}
+		size += c.Executions[i].Size()
+	}
+	if size > MaxBatchBytes {
+		return tooLarge("executions", size, MaxBatchBytes)
 	}
 	return nil
 }

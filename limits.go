@@ -36,6 +36,8 @@ const (
 	MaxPriority = 9000
 	// MaxBatch bounds the number of items in one batch command.
 	MaxBatch = 1000
+	// MaxBatchBytes bounds the payloads and tags of one batch of submits.
+	MaxBatchBytes = 64 << 20
 	// MaxClaim bounds how many executions one claim may return.
 	MaxClaim = 256
 	// MaxClaimBytes bounds the payloads of one claim: a claim that has reached it

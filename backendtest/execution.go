@@ -3,6 +3,7 @@ package backendtest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -146,6 +147,13 @@ func badBatch(s *subject) {
 		_, err := s.CreateExecutions(s.Context(), ff.CreateExecutions{Executions: make([]ff.CreateExecution, n)})
 		s.refused(err, ff.ErrInvalidInput)
 	}
+	big := filled(ff.CreateExecution{Payload: make([]byte, ff.MaxPayloadBytes)})
+	_, err = s.CreateExecutions(s.Context(), ff.CreateExecutions{Executions: slices.Repeat([]ff.CreateExecution{big}, ff.MaxBatchBytes/ff.MaxPayloadBytes+1)})
+	s.refused(err, ff.ErrPayloadTooLarge)
+	if e, ok := ff.AsError(err); ok && (e.Field != "executions" || !strings.Contains(e.Error(), fmt.Sprint(ff.MaxBatchBytes))) {
+		s.Errorf("%v does not name the field executions and the limit", err)
+	}
+	s.nothingToClaim()
 }
 
 func badSubmits(s *subject) {

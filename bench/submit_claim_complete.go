@@ -44,6 +44,9 @@ func (o *Options) Validate() error {
 		}
 	}
 	o.Batch = max(o.Batch, 1)
+	if n := o.Batch * o.Payload; n > ff.MaxBatchBytes {
+		return ff.InvalidInput("batch", "times payload must not exceed %d bytes (got %d)", ff.MaxBatchBytes, n)
+	}
 	if o.Progress == nil {
 		o.Progress = func(string, int, int) {}
 	}

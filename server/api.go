@@ -44,7 +44,7 @@ func apiRoutes() []route {
 		{method: "GET", path: "/v1/time", id: "time", tag: "people", summary: "Read the clock of the store", answers: map[int]any{200: httpapi.Now{}}, serve: (*Server).now},
 		{method: "GET", path: "/livez", id: "live", tag: "health", summary: "Check that the process answers", answers: map[int]any{200: httpapi.Status{}}, serve: (*Server).live},
 
-		{method: "POST", path: "/v1/executions/create-many", id: "create-many", tag: "workers", summary: "Submit executions to any lanes, all or none", limit: limitBatch,
+		{method: "POST", path: "/v1/executions/create-many", id: "create-many", tag: "workers", summary: "Submit executions to any lanes, all or none; on a cluster of Valkeys in each partition", limit: limitBatch,
 			body: httpapi.CreateMany{}, required: []string{"executions"}, answers: map[int]any{201: httpapi.SubmittedBatch{}}, serve: (*Server).createMany},
 		{method: "POST", path: "/v1/claims", id: "claim", tag: "workers", summary: "Claim executions, waiting for work when asked to", limit: limitControl, wait: true,
 			body: httpapi.Claim{}, required: []string{"worker_id", "worker_instance_id", "lanes"}, answers: map[int]any{200: httpapi.ClaimAnswer{}}, serve: (*Server).claim},

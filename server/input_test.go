@@ -134,6 +134,25 @@ func TestBodiesOverTheLimitAreRefusedWithTheLimit(t *testing.T) {
 	}
 }
 
+func TestABatchOfTheLargestSizeFitsAndOneByteMoreDoesNot(t *testing.T) {
+	h := handler(t, server.Options{})
+	body := func(more int) string {
+		var b strings.Builder
+		for i := range ff.MaxBatchBytes / ff.MaxPayloadBytes {
+			fmt.Fprintf(&b, `,{"kind":"x","payload":"%s"}`, strings.Repeat("p", ff.MaxPayloadBytes-2-i%2+more*(i%2)))
+		}
+		fmt.Fprintf(&b, `,{"kind":"x","payload":"%s"}`, strings.Repeat("p", ff.MaxBatchBytes/ff.MaxPayloadBytes/2-2))
+		return `{"executions":[` + b.String()[1:] + `]}`
+	}
+	const path = "/v1/lanes/default/executions/batch"
+	if w := ask(t, h, "POST", path, jsonType, body(0)); w.Code != http.StatusCreated {
+		t.Errorf("%d %.200s", w.Code, w.Body)
+	}
+	if w := ask(t, h, "POST", path, jsonType, body(1)); w.Code < 400 || w.Code >= 500 || !strings.Contains(w.Body.String(), "executions: exceeds 67108864 bytes (got 67108868)") {
+		t.Errorf("%d %.200s", w.Code, w.Body)
+	}
+}
+
 func TestTheLargestPayloadFitsAndOneByteMoreDoesNot(t *testing.T) {
 	h := handler(t, server.Options{})
 	body := func(n int) string { return fmt.Sprintf(`{"kind":"x","payload":"%s"}`, strings.Repeat("p", n-2)) }

@@ -12,13 +12,13 @@ import (
 )
 
 // Body limits in bytes. The first three are those of the reference
-// (spec 08 §1.5), the others leave room for the largest payload in base64.
+// (spec 08 §1.5), the others leave room for the largest payload, or batch of them, in base64.
 const (
 	limitControl = 64 << 10
 	limitCreate  = 1 << 20
 	limitMedium  = 1 << 20
 	limitPayload = ff.MaxPayloadBytes/3*4 + 1<<20
-	limitBatch   = 32 << 20
+	limitBatch   = ff.MaxBatchBytes/3*4 + 8<<20
 )
 
 // route is one endpoint. Everything that the document says about it stands

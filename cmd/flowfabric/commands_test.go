@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/bench"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
@@ -159,6 +160,17 @@ func TestABatchFileIsSubmittedAndBadLinesAreNamed(t *testing.T) {
 	}
 	if page := okJSON[httpapi.ExecutionPage](t, "list", "--store", store); len(page.Executions) != 2 {
 		t.Errorf("%d executions are stored", len(page.Executions))
+	}
+}
+
+func TestABatchFileOfLargePayloadsIsSubmittedInSmallerBatches(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "jobs.ndjson")
+	line := `{"kind":"a","payload":"` + strings.Repeat("p", ff.MaxPayloadBytes-2) + "\"}\n"
+	if err := os.WriteFile(file, []byte(strings.Repeat(line, ff.MaxBatchBytes/ff.MaxPayloadBytes+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := ok(t, "submit", "--batch", file, "--store", "sqlite:"+filepath.Join(t.TempDir(), "ff.db")); !strings.Contains(got, "9 submitted") {
+		t.Errorf("printed %q", got)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
-// batchSize is the number of executions that submit --batch stores at a time.
+// batchSize is the number of executions that submit --batch stores at a time, fewer
+// when they are large.
 const batchSize = 500
 
 type submitFlags struct {
@@ -168,13 +169,14 @@ func (a *app) submitBatch(ctx context.Context, b ff.Backend, f *submitFlags) err
 	var many ff.CreateExecutions
 	show, number, stored, duplicates := a.progress(), 0, 0, 0
 	defer show.done()
+	first, last, size := 0, 0, 0 // of the lines that wait
 	flush := func() error {
 		if len(many.Executions) == 0 {
 			return nil
 		}
 		r, err := b.CreateExecutions(ctx, many)
 		if err != nil {
-			return fmt.Errorf("lines %d to %d (%d executions were submitted before): %w", number-len(many.Executions)+1, number, stored, err)
+			return fmt.Errorf("lines %d to %d (%d executions were submitted before): %w", first, last, stored, err)
 		}
 		for _, one := range r.Results {
 			stored++
@@ -187,7 +189,7 @@ func (a *app) submitBatch(ctx context.Context, b ff.Backend, f *submitFlags) err
 				}
 			}
 		}
-		many.Executions = nil
+		many.Executions, size = nil, 0
 		show.show("%d submitted", stored)
 		return nil
 	}
@@ -205,11 +207,15 @@ func (a *app) submitBatch(ctx context.Context, b ff.Backend, f *submitFlags) err
 		if err != nil {
 			return fmt.Errorf("line %d: %w", number, err)
 		}
-		if many.Executions = append(many.Executions, c); len(many.Executions) == batchSize {
+		if len(many.Executions) == batchSize || size+c.Size() > ff.MaxBatchBytes {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
+		if len(many.Executions) == 0 {
+			first = number
+		}
+		many.Executions, last, size = append(many.Executions, c), number, size+c.Size()
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("line %d: %w", number+1, err)
