@@ -72,11 +72,13 @@ func (s *Store) claimMarked(ctx context.Context, c *ff.Claim, look claimWay) (ff
 	if err != nil || len(r.Claimed) > 0 {
 		return r, err
 	}
-	keys := make([]string, 0, len(c.Lanes)*int(s.partitions.Flow))
-	for _, lane := range c.Lanes {
-		for p := range s.partitions.Flow {
-			keys = append(keys, tagOf(p).waiting(lane))
-		}
+	places, err := s.markPlaces(ctx, c.Lanes)
+	if err != nil {
+		return r, err
+	}
+	keys := make([]string, len(places))
+	for i, at := range places {
+		keys[i] = tagOf(at.partition).waiting(at.lane)
 	}
 	fresh, err := s.wakeups.mark(ctx, keys)
 	if err != nil || !fresh {
@@ -210,12 +212,18 @@ func (s *Store) findWork(ctx context.Context, lanes []ff.LaneID) (found bool, er
 
 var errClaimAnswer = ff.NewError(ff.CodeInternal, "ffx_claim answered something unexpected")
 
+// callsPerClaim bounds the calls of a claim at a place of which none gives anything.
+const callsPerClaim = 32
+
 // claimAt claims at a place until the claim has enough or everything was looked at.
 // A call looks at a bounded number of executions; the next goes on behind those that
-// the claimant may not have. The first call may have been made: answer is its answer.
+// the claimant may not have. When there are many of them the claim stops, and the
+// next looks at the first ones and goes on from there. The first call may have been
+// made: answer is its answer.
 func (s *Store) claimAt(ctx context.Context, at place, t *taking, answer reply) error {
-	before, skipped := len(t.r.Claimed), [2]int64{}
-	for more := true; more && t.left() > 0; answer = nil {
+	before, skipped, v := len(t.r.Claimed), [2]int64{}, view{at, t.c.Capabilities.CSV()}
+	more := true
+	for calls := 0; more && t.left() > 0 && calls < callsPerClaim; calls++ {
 		var err error
 		if answer == nil {
 			call := callClaim(at, t.c, t.left(), t.room, skipped)
@@ -231,8 +239,17 @@ func (s *Store) claimAt(ctx context.Context, at place, t *taking, answer reply) 
 			return err
 		}
 		skipped = [2]int64{answer.number(2), answer.number(3)}
+		if calls == 0 && more {
+			far := s.wakeups.lookedTo(v)
+			skipped = [2]int64{max(skipped[0], far[0]), max(skipped[1], far[1])}
+		}
+		answer = nil
 	}
-	if len(t.r.Claimed) == before {
+	if more && t.left() == 0 {
+		return nil
+	}
+	s.wakeups.lookOn(v, skipped, !more)
+	if !more && len(t.r.Claimed) == before {
 		s.wakeups.unhint(at.lane, at.partition)
 	}
 	return nil
@@ -366,8 +383,8 @@ func (s *Store) GrantNext(ctx context.Context, c ff.GrantNext) (ff.GrantResult, 
 
 func (s *Store) grantLikely(ctx context.Context, c *ff.GrantNext) (ff.GrantResult, error) {
 	for _, p := range s.wakeups.likely(c.Lane, s.partitions) {
-		skipped := int64(0)
-		for more := true; more; {
+		v, skipped, more := view{place{c.Lane, p}, c.Capabilities.CSV()}, int64(0), true
+		for calls := 0; more && calls < callsPerClaim; calls++ {
 			call := callGrantNext(p, c, skipped)
 			m, err := s.do(ctx, &call)
 			if err != nil {
@@ -383,7 +400,11 @@ func (s *Store) grantLikely(ctx context.Context, c *ff.GrantNext) (ff.GrantResul
 				return ff.GrantResult{ID: id, Lane: c.Lane, ExpiresAt: time.UnixMilli(a.number(4))}, err
 			}
 			more, skipped = a.number(1) == 1, a.number(2)
+			if calls == 0 && more {
+				skipped = max(skipped, s.wakeups.lookedTo(v)[0])
+			}
 		}
+		s.wakeups.lookOn(v, [2]int64{skipped}, !more)
 	}
 	return ff.GrantResult{}, nil
 }

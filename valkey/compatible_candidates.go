@@ -58,6 +58,13 @@ func (q *queue) next(ctx context.Context) ([]candidate, error) {
 // pass says that a candidate stays in its index.
 func (q *queue) pass(c *candidate) { q.skipped[c.from]++ }
 
+// goTo goes on behind what an earlier claim has seen.
+func (q *queue) goTo(far [2]int64) {
+	for i := range q.skipped {
+		q.skipped[i] = max(q.skipped[i], far[i])
+	}
+}
+
 func (q *queue) read(ctx context.Context) ([][]valkey.ZScore, error) {
 	commands := make([]valkey.Completed, len(q.keys))
 	for i, key := range q.keys {

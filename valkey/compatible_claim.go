@@ -33,7 +33,11 @@ func (s *compatible) claimIn(ctx context.Context, at place, t *taking) (err erro
 	}
 	tag, before := tagOf(at.partition), len(t.r.Claimed)
 	q := s.queue(t.c.Capabilities, t.c.Max, tag.lane(at.lane, laneEligible), tag.lost(at.lane))
-	for !q.ended && t.left() > 0 {
+	v := view{at, t.c.Capabilities.CSV()}
+	for rounds := 0; !q.ended && t.left() > 0 && rounds < callsPerClaim; rounds++ {
+		if rounds == 1 {
+			q.goTo(s.wakeups.lookedTo(v))
+		}
 		list, err := q.next(ctx)
 		for len(list) > 0 && err == nil && t.left() > 0 {
 			n := fitting(list, t.left(), t.room)
@@ -47,7 +51,11 @@ func (s *compatible) claimIn(ctx context.Context, at place, t *taking) (err erro
 			return err
 		}
 	}
-	if len(t.r.Claimed) == before {
+	if !q.ended && t.left() == 0 {
+		return nil
+	}
+	s.wakeups.lookOn(v, [2]int64(q.skipped), q.ended)
+	if q.ended && len(t.r.Claimed) == before {
 		s.wakeups.unhint(at.lane, at.partition)
 	}
 	return nil
@@ -213,7 +221,11 @@ func (s *compatible) GrantNext(ctx context.Context, c ff.GrantNext) (ff.GrantRes
 
 func (s *compatible) grantFromLikely(ctx context.Context, c *ff.GrantNext) (ff.GrantResult, error) {
 	for _, p := range s.wakeups.likely(c.Lane, s.partitions) {
-		for q := s.queue(c.Capabilities, 1, tagOf(p).lane(c.Lane, laneEligible)); !q.ended; {
+		v, q := view{place{c.Lane, p}, c.Capabilities.CSV()}, s.queue(c.Capabilities, 1, tagOf(p).lane(c.Lane, laneEligible))
+		for rounds := 0; !q.ended && rounds < callsPerClaim; rounds++ {
+			if rounds == 1 {
+				q.goTo(s.wakeups.lookedTo(v))
+			}
 			list, err := q.next(ctx)
 			if err != nil {
 				return ff.GrantResult{}, err
@@ -228,6 +240,7 @@ func (s *compatible) grantFromLikely(ctx context.Context, c *ff.GrantNext) (ff.G
 				q.pass(&list[i])
 			}
 		}
+		s.wakeups.lookOn(v, [2]int64{q.skipped[0]}, q.ended)
 	}
 	return ff.GrantResult{}, nil
 }

@@ -99,6 +99,7 @@ func (s *compatible) createOnce(ctx context.Context, items []submission) ([]ff.C
 		}
 		if lane, p := items[i].c.Lane, items[i].id.Partition(); p != s.partitions.LanePartition(lane) {
 			s.wakeups.hint(lane, p)
+			s.noteLane(ctx, items[i].place())
 		}
 		switch results[i].State = ff.PublicState(r.text(1)); {
 		case due[i].IsZero():
@@ -213,6 +214,22 @@ func (s *compatible) sendCreates(ctx context.Context, items []submission, calls 
 		}
 	}
 	return replies, nil
+}
+
+// noteLane notes that a partition has executions of a lane. Who waits for the lane has
+// no mark there before.
+func (s *compatible) noteLane(ctx context.Context, at place) {
+	if s.lanes.isAt(at) {
+		return
+	}
+	n, err := s.client.Do(ctx, s.client.B().Sadd().Key(tagOf(at.partition).lanes()).Member(string(at.lane)).Build()).AsInt64()
+	if err != nil {
+		s.log.Warn("a lane could not be noted; who waits for it polls", "lane", at.lane, "partition", at.partition, "err", err)
+		return
+	}
+	if s.lanes.put(at); n == 1 {
+		s.follow(ctx, s.client.B().Publish().Channel(wakeChannel).Message(string(tagOf(at.partition))+string(at.lane)).Build())
+	}
 }
 
 // ownFields are the fields of the core that ff_create_execution does not write.

@@ -13,9 +13,10 @@
 //
 // # Wake-ups
 //
-// A claim that waits leaves a mark on each partition (lane waiting). A function
-// that makes an execution claimable removes the mark and publishes, so nothing is
-// published while all workers are busy. Readers of events do the same.
+// A claim that waits leaves a mark on each partition that has executions of its lane
+// (lane waiting). A function that makes an execution claimable removes the mark and
+// publishes, so nothing is published while all workers are busy, but for the first
+// execution that a lane has on a partition. Readers of events do the same.
 package valkey
 
 import (
@@ -172,6 +173,10 @@ type laneSet struct {
 	places map[place]bool
 }
 
+// mostKnown bounds what is remembered: names come from callers, and what is forgotten
+// is only written again.
+const mostKnown = 1 << 16
+
 func (l *laneSet) has(lane ff.LaneID) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -183,6 +188,9 @@ func (l *laneSet) add(lanes ...ff.LaneID) {
 	defer l.mu.Unlock()
 	if l.names == nil {
 		l.names = map[ff.LaneID]bool{}
+	}
+	if len(l.names) > mostKnown {
+		clear(l.names)
 	}
 	for _, lane := range lanes {
 		l.names[lane] = true
@@ -203,6 +211,9 @@ func (l *laneSet) put(p place) {
 	defer l.mu.Unlock()
 	if l.places == nil {
 		l.places = map[place]bool{}
+	}
+	if len(l.places) > mostKnown {
+		clear(l.places)
 	}
 	l.places[p] = true
 }

@@ -35,6 +35,12 @@ const (
 	// how often claims that do not wait do, all of a lane together.
 	fullLook  = 2 * time.Second
 	briefLook = 250 * time.Millisecond
+	// hintFresh is how long a hint at a partition with work is kept, and spreadFresh
+	// what partitions have executions of a lane. How far a claim has looked is kept
+	// for farFresh.
+	hintFresh   = time.Minute
+	spreadFresh = time.Minute
+	farFresh    = time.Minute
 )
 
 // wakeups receives wake-ups, on a connection of its own, while anybody waits. The
@@ -51,15 +57,33 @@ type wakeups struct {
 	ended  chan struct{}
 
 	mu     sync.Mutex
-	marked map[string]time.Time
-	hinted map[ff.LaneID]map[uint16]bool
-	looked map[ff.LaneID]time.Time
+	marked memory[string, struct{}]
+	hinted memory[ff.LaneID, partitionSet]
+	looked memory[ff.LaneID, struct{}]
+	spread memory[ff.LaneID, *spread]
+	far    memory[view, [2]int64]
+}
+
+type partitionSet map[uint16]bool
+
+// spread is which partitions have executions of a lane. While it is being read it is
+// not whole, and takes what is published meanwhile.
+type spread struct {
+	places partitionSet
+	whole  bool
+}
+
+// view is what a claimant sees of a place.
+type view struct {
+	at           place
+	capabilities string
 }
 
 func newWakeups(s *Store) *wakeups {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &wakeups{s: s, ctx: ctx, cancel: cancel, ready: make(chan struct{}), ended: make(chan struct{}),
-		marked: map[string]time.Time{}, hinted: map[ff.LaneID]map[uint16]bool{}, looked: map[ff.LaneID]time.Time{}}
+		marked: newMemory[string, struct{}](markFresh), hinted: newMemory[ff.LaneID, partitionSet](hintFresh),
+		looked: newMemory[ff.LaneID, struct{}](briefLook), spread: newMemory[ff.LaneID, *spread](spreadFresh), far: newMemory[view, [2]int64](farFresh)}
 }
 
 // start begins to receive and returns when the subscription is there, or when it
@@ -137,10 +161,11 @@ func parseWake(text string) (partition uint16, rest ff.LaneID, ok bool) {
 	return p.Index, ff.LaneID(text[end:]), err == nil
 }
 
-// forget wakes everybody and forgets all marks.
+// forget wakes everybody and forgets all marks, and where they are needed.
 func (w *wakeups) forget() {
 	w.mu.Lock()
-	clear(w.marked)
+	w.marked.clear()
+	w.spread.clear()
 	w.mu.Unlock()
 	w.claims.WakeEverybody()
 	w.events.WakeAll(struct{}{}, struct{}{})
@@ -149,18 +174,17 @@ func (w *wakeups) forget() {
 func (w *wakeups) unmark(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.marked, key)
+	w.marked.drop(key)
 }
 
 // mark leaves the marks that are not there yet and reports whether there were any:
 // whoever left one has to look again before waiting.
 func (w *wakeups) mark(ctx context.Context, keys []string) (any bool, err error) {
-	now := time.Now()
 	var commands []valkey.Completed
 	w.mu.Lock()
 	for _, key := range keys {
-		if now.Sub(w.marked[key]) > markFresh {
-			w.marked[key] = now
+		if _, fresh := w.marked.get(key); !fresh {
+			w.marked.put(key, struct{}{})
 			commands = append(commands, w.s.client.B().Set().Key(key).Value("1").Px(markTTL).Build())
 		}
 	}
@@ -177,20 +201,106 @@ func (w *wakeups) mark(ctx context.Context, keys []string) (any bool, err error)
 	return true, err
 }
 
+// markPlaces are the partitions on which a claim leaves marks: that of the lane's
+// executions outside of flows, and those that have executions of the lane. Whoever
+// brings the first one to another partition publishes that without a mark.
+func (s *Store) markPlaces(ctx context.Context, lanes []ff.LaneID) (list []place, err error) {
+	unknown := s.wakeups.begin(lanes)
+	if len(unknown) > 0 {
+		if err := s.readSpread(ctx, unknown); err != nil {
+			return nil, err
+		}
+	}
+	w := s.wakeups
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, lane := range lanes {
+		home := s.partitions.LanePartition(lane)
+		list = append(list, place{lane, home})
+		if known, ok := w.spread.get(lane); ok {
+			for p := range known.places {
+				if p != home {
+					list = append(list, place{lane, p})
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+// begin are the lanes of which it is not known which partitions have executions.
+func (w *wakeups) begin(lanes []ff.LaneID) (unknown []ff.LaneID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, lane := range lanes {
+		known, ok := w.spread.get(lane)
+		if !ok {
+			w.spread.put(lane, &spread{places: partitionSet{}})
+		}
+		if !ok || !known.whole {
+			unknown = append(unknown, lane)
+		}
+	}
+	return unknown
+}
+
+// readSpread asks all partitions which of the lanes they have. One that cannot tell
+// may have all.
+func (s *Store) readSpread(ctx context.Context, lanes []ff.LaneID) error {
+	names := make([]string, len(lanes))
+	for i, lane := range lanes {
+		names[i] = string(lane)
+	}
+	commands := make([]valkey.Completed, s.partitions.Flow)
+	for p := range s.partitions.Flow {
+		commands[p] = s.client.B().Smismember().Key(tagOf(p).lanes()).Member(names...).Build()
+	}
+	results := s.client.DoMulti(ctx, commands...)
+	w := s.wakeups
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for p, r := range results {
+		there, err := r.AsIntSlice()
+		if _, refused := valkey.IsValkeyErr(err); err != nil && !refused {
+			return s.lift(ctx, err)
+		}
+		for i, lane := range lanes {
+			known, ok := w.spread.get(lane)
+			if ok && (i >= len(there) || there[i] == 1) {
+				known.places[uint16(p)] = true
+			}
+		}
+	}
+	for _, lane := range lanes {
+		if known, ok := w.spread.get(lane); ok {
+			known.whole = true
+		}
+	}
+	return nil
+}
+
 // hint remembers that a partition has work in a lane.
 func (w *wakeups) hint(lane ff.LaneID, p uint16) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.hinted[lane] == nil {
-		w.hinted[lane] = map[uint16]bool{}
+	places, ok := w.hinted.get(lane)
+	if !ok {
+		places = partitionSet{}
 	}
-	w.hinted[lane][p] = true
+	places[p] = true
+	w.hinted.put(lane, places)
+	if known, ok := w.spread.get(lane); ok {
+		known.places[p] = true
+	}
 }
 
 func (w *wakeups) unhint(lane ff.LaneID, p uint16) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.hinted[lane], p)
+	places, _ := w.hinted.get(lane)
+	if delete(places, p); len(places) == 0 {
+		w.hinted.drop(lane)
+	}
 }
 
 // lookedLately reports whether all partitions were looked at for the lanes just
@@ -198,11 +308,11 @@ func (w *wakeups) unhint(lane ff.LaneID, p uint16) {
 func (w *wakeups) lookedLately(lanes []ff.LaneID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now, lately := time.Now(), true
+	lately := true
 	for _, lane := range lanes {
-		if now.Sub(w.looked[lane]) > briefLook {
+		if _, ok := w.looked.get(lane); !ok {
 			lately = false
-			w.looked[lane] = now
+			w.looked.put(lane, struct{}{})
 		}
 	}
 	return lately
@@ -215,7 +325,8 @@ func (w *wakeups) likely(lane ff.LaneID, cfg ff.PartitionConfig) []uint16 {
 	list := []uint16{home}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for p := range w.hinted[lane] {
+	places, _ := w.hinted.get(lane)
+	for p := range places {
 		if p != home {
 			list = append(list, p)
 		}
@@ -228,4 +339,23 @@ func (w *wakeups) passOn(lanes []ff.LaneID) {
 	for _, lane := range lanes {
 		w.claims.Wake(lane, struct{}{}, 1)
 	}
+}
+
+// lookedTo is how far claims have looked at what a claimant may not have.
+func (w *wakeups) lookedTo(v view) [2]int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	far, _ := w.far.get(v)
+	return far
+}
+
+// lookOn remembers how far a claim has looked; nothing when it has seen all.
+func (w *wakeups) lookOn(v view, far [2]int64, all bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if all {
+		w.far.drop(v)
+		return
+	}
+	w.far.put(v, far)
 }

@@ -259,9 +259,13 @@ local BUDGET = 500
 -- The claim of ffx_claim, from the indexes keys with the arguments a.
 local function claim(keys, now, a)
   local tag, max, max_bytes = tag_of(keys[1]), tonumber(a[6]), tonumber(a[7])
-  local skipped, offered, claimed, bytes, unreadable = {tonumber(a[8]), tonumber(a[9])}, nil, {}, 0, 0
+  local skipped, offered, claimed, bytes, unreadable, picky = {tonumber(a[8]), tonumber(a[9])}, nil, {}, 0, 0, false
   local function try(id)
     local base = base_of(tag, id)
+    -- Where one needs what the claimant lacks many do: of the next only that is read.
+    if picky and not satisfies(offered, redis.call('HGET', base .. ':core', 'required_capabilities')) then
+      return true, false
+    end
     local x, values = load(base .. ':core')
     if not x then
       redis.call('ZREM', keys[1], id)
@@ -277,6 +281,7 @@ local function claim(keys, now, a)
     if x.required_capabilities then
       offered = offered or parse_capabilities(a[4], 'worker')
       if not satisfies(offered, x.required_capabilities) then
+        picky = true
         return true, false
       end
     end
