@@ -94,8 +94,16 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	if c.Kind == ff.SweepIndex {
 		return r, s.repairIndexes(ctx, &r)
 	}
+	rounds := make([]round, s.partitions.Flow)
+	for p := range s.partitions.Flow {
+		rounds[p] = s.progress.next(c.Kind, p)
+		if s.progress.wentBack(c.Kind, p, &rounds[p], r.Now.UnixMilli()) {
+			rounds[p] = round{}
+		}
+		rounds[p].began = r.Now.UnixMilli()
+	}
 	s.due.Looking(c.Kind)
-	indexes, err := s.dueIndexes(ctx, c.Kind)
+	indexes, err := s.dueIndexes(ctx, c.Kind, rounds)
 	if err != nil {
 		return r, err
 	}
@@ -110,7 +118,7 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	}
 	if c.Kind == ff.SweepLeaseExpiry && !r.More {
 		for p := range s.partitions.Flow {
-			s.lapsed.set(c.Kind, p, r.Now.UnixMilli())
+			s.progress.done(c.Kind, p, &rounds[p])
 		}
 	}
 	if r.Next, err = s.nextOf(ctx, indexes, r.Now); err != nil {
@@ -120,8 +128,9 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	return r, nil
 }
 
-// dueIndexes are the indexes that have what is due of a kind.
-func (s *compatible) dueIndexes(ctx context.Context, kind ff.SweepKind) (list []*dueIndex, err error) {
+// dueIndexes are the indexes that have what is due of a kind, from where the rounds
+// begin.
+func (s *compatible) dueIndexes(ctx context.Context, kind ff.SweepKind, rounds []round) (list []*dueIndex, err error) {
 	var places []place
 	if kind == ff.SweepDelayed || kind == ff.SweepRetention {
 		if places, err = s.sweepPlaces(ctx, kind); err != nil {
@@ -132,13 +141,13 @@ func (s *compatible) dueIndexes(ctx context.Context, kind ff.SweepKind) (list []
 		t := tagOf(p)
 		key := map[ff.SweepKind]string{ff.SweepLeaseExpiry: t.leaseExpiry(), ff.SweepAttemptTimeout: t.attemptTimeout(),
 			ff.SweepExecutionDeadline: t.executionDeadline(), ff.SweepDelayed: t.grants(), ff.SweepRetention: t.retention()}[kind]
-		list = append(list, &dueIndex{p: p, key: key, after: s.lapsed.of(kind, p)})
+		list = append(list, &dueIndex{p: p, key: key, after: rounds[p].from()})
 	}
 	for _, at := range places {
 		if kind == ff.SweepDelayed {
-			list = append(list, &dueIndex{p: at.partition, lane: at.lane, key: tagOf(at.partition).lane(at.lane, laneDelayed), after: noBound})
+			list = append(list, &dueIndex{p: at.partition, lane: at.lane, key: tagOf(at.partition).lane(at.lane, laneDelayed), after: everything})
 		} else {
-			list = append(list, &dueIndex{p: at.partition, lane: at.lane, key: tagOf(at.partition).lane(at.lane, laneTerminal), shift: s.retention, after: noBound})
+			list = append(list, &dueIndex{p: at.partition, lane: at.lane, key: tagOf(at.partition).lane(at.lane, laneTerminal), shift: s.retention, after: everything})
 		}
 	}
 	return list, nil
@@ -182,7 +191,7 @@ func (s *compatible) sweepRound(ctx context.Context, indexes []*dueIndex, c *ff.
 	commands := make([]valkey.Completed, len(indexes))
 	for i, x := range indexes {
 		after := x.after
-		if after != noBound {
+		if after != everything {
 			after = "(" + after
 		}
 		commands[i] = s.client.B().Zrangebyscore().Key(x.key).Min(after).Max(ms(r.Now.Add(-x.shift))).Withscores().Limit(x.offset, int64(page)).Build()

@@ -177,12 +177,13 @@ func callReplay(c *ff.ReplayExecution) call {
 		args: []string{c.ID.String(), c.Reason, c.RequestedBy, replace, valkey.BinaryString(c.Payload)}}
 }
 
-func callDue(partition uint16, kind ff.SweepKind, retention, bound string) call {
-	return call{function: "ffx_due", keys: []string{tagOf(partition).allExecutions()}, args: []string{string(kind), retention, bound}}
+func callDue(partition uint16, kind ff.SweepKind, retention, until string) call {
+	return call{function: "ffx_due", keys: []string{tagOf(partition).allExecutions()}, args: []string{string(kind), retention, until}}
 }
 
-func callSweep(partition uint16, kind ff.SweepKind, retention, bound string, limit int) call {
-	return call{function: "ffx_sweep", keys: []string{tagOf(partition).allExecutions()}, args: []string{string(kind), retention, bound, strconv.Itoa(limit)}}
+func callSweep(partition uint16, kind ff.SweepKind, retention string, at *round, limit int) call {
+	return call{function: "ffx_sweep", keys: []string{tagOf(partition).allExecutions()},
+		args: []string{string(kind), retention, at.from(), strconv.Itoa(limit), at.place[0], at.place[1], at.place[2]}}
 }
 
 func callEvents(partition uint16, first string, limit int) call {

@@ -113,6 +113,9 @@ func (s *Store) reconcilePartitions(ctx context.Context, partitions []uint16, wh
 				return ff.NewError(ff.CodeInternal, "ffx_reconcile answered something unexpected")
 			}
 			a, p := reply(list), some[i]
+			if a.number(1) > 0 {
+				s.progress.forget(p)
+			}
 			note(p, time.UnixMilli(a.number(0)), int(a.number(1)), int(a.number(2)))
 			if cursors[p] = a.text(3); a.text(3) != "0" {
 				unfinished = append(unfinished, p)

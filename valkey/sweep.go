@@ -3,7 +3,6 @@ package valkey
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -11,9 +10,6 @@ import (
 
 // defaultSweepLimit bounds the executions of one sweep.
 const defaultSweepLimit = 500
-
-// noBound is the lower bound of a sweep that looks at everything.
-const noBound = "-inf"
 
 // Sweep does what is due of one kind. It first asks all partitions at once whether
 // anything is, so an idle sweep costs a look at the head of each index.
@@ -75,17 +71,30 @@ func checkSweep(c *ff.Sweep) error {
 // lookForDue finds the partitions where something is due, and when the next thing
 // is.
 func (s *Store) lookForDue(ctx context.Context, kind ff.SweepKind, r *ff.SweepResult) (places []uint16, err error) {
-	retention := millis(s.retention)
+	places, wentBack, err := s.askForDue(ctx, kind, r)
+	if err == nil && wentBack {
+		s.log.Warn("the clock of Valkey has gone back; everything is looked at again", "scanner", kind)
+		places, _, err = s.askForDue(ctx, kind, r)
+	}
+	return places, err
+}
+
+func (s *Store) askForDue(ctx context.Context, kind ff.SweepKind, r *ff.SweepResult) (places []uint16, wentBack bool, err error) {
+	retention, rounds := millis(s.retention), make([]round, s.partitions.Flow)
 	r.Next = time.Time{}
-	for p, answer := range s.eachPartition(ctx, func(p uint16) call { return callDue(p, kind, retention, s.lapsed.of(kind, p)) }) {
+	for p, answer := range s.eachPartition(ctx, func(p uint16) call {
+		rounds[p] = s.progress.next(kind, p)
+		return callDue(p, kind, retention, rounds[p].from())
+	}) {
 		if answer.err != nil {
-			return nil, answer.err
+			return nil, false, answer.err
 		}
 		list, err := answer.m.ToArray()
 		if err != nil || len(list) != 3 {
-			return nil, ff.NewError(ff.CodeInternal, "ffx_due answered something unexpected")
+			return nil, false, ff.NewError(ff.CodeInternal, "ffx_due answered something unexpected")
 		}
 		a := reply(list)
+		wentBack = s.progress.wentBack(kind, uint16(p), &rounds[p], a.number(0)) || wentBack
 		if now := time.UnixMilli(a.number(0)); now.After(r.Now) {
 			r.Now = now
 		}
@@ -98,30 +107,54 @@ func (s *Store) lookForDue(ctx context.Context, kind ff.SweepKind, r *ff.SweepRe
 			}
 		}
 	}
-	return places, nil
+	return places, wentBack, nil
 }
 
+// sweepPartition goes through what is due on a partition until the limit is reached;
+// more says that it was.
 func (s *Store) sweepPartition(ctx context.Context, p uint16, c *ff.Sweep, r *ff.SweepResult) (more bool, err error) {
-	bound := s.lapsed.of(c.Kind, p)
-	call := callSweep(p, c.Kind, millis(s.retention), bound, c.Limit-r.Processed)
+	round := s.progress.next(c.Kind, p)
+	for r.Processed < c.Limit {
+		over, err := s.sweepOn(ctx, p, c, &round, r)
+		if err != nil {
+			return false, err
+		}
+		if over {
+			s.progress.done(c.Kind, p, &round)
+			return false, nil
+		}
+	}
+	s.progress.paused(c.Kind, p, &round)
+	return true, nil
+}
+
+// sweepOn makes one call of a round, and reports whether that was the last.
+func (s *Store) sweepOn(ctx context.Context, p uint16, c *ff.Sweep, at *round, r *ff.SweepResult) (over bool, err error) {
+	call := callSweep(p, c.Kind, millis(s.retention), at, c.Limit-r.Processed)
 	m, err := s.do(ctx, &call)
 	if err != nil {
 		return false, err
 	}
 	list, err := m.ToArray()
 	if err != nil || len(list) != 6 {
-		return false, ff.NewError(ff.CodeInternal, "ffx_sweep answered something unexpected")
+		return false, errSweepAnswer
 	}
 	a := reply(list)
+	if at.began == 0 {
+		at.began = a.number(0)
+	}
 	r.Processed += int(a.number(1))
 	if n := int(a.number(2)); n > 0 {
 		r.Errors += n
 		s.log.Error("executions cannot be swept; they are passed over", "scanner", c.Kind, "partition", p, "count", n, "err", firstLine(a.text(4)))
 	}
-	more = a.number(3) == 1
+	place, err := a[3].AsStrSlice()
+	if err != nil || len(place) != 0 && copy(at.place[:], place) < len(at.place) {
+		return false, errSweepAnswer
+	}
 	suspended, err := a[5].AsStrSlice()
 	if err != nil {
-		return more, ff.Errorf(ff.CodeInternal, "ffx_sweep: %w", err)
+		return false, errSweepAnswer
 	}
 	for _, id := range suspended {
 		if err := s.expireSuspended(ctx, id, c.Kind); err != nil {
@@ -131,11 +164,10 @@ func (s *Store) sweepPartition(ctx context.Context, p uint16, c *ff.Sweep, r *ff
 			r.Processed++
 		}
 	}
-	if !more {
-		s.lapsed.set(c.Kind, p, a.number(0))
-	}
-	return more, nil
+	return len(place) == 0, nil
 }
+
+var errSweepAnswer = ff.NewError(ff.CodeInternal, "ffx_sweep answered something unexpected")
 
 // expireSuspended expires with the compatible function, which closes the
 // suspension.
@@ -151,53 +183,6 @@ func (s *Store) expireSuspended(ctx context.Context, text string, kind ff.SweepK
 	call := callExpire(id, h, string(kind))
 	_, err = s.answer(ctx, &call)
 	return err
-}
-
-// lowerBounds remembers up to which instant the lapsed leases of each partition
-// were marked. Their entries stay in the index until somebody takes the execution
-// over, because peers look for them there (quirk 03 Q14). Now and then everything
-// is looked at again.
-type lowerBounds struct {
-	mu    sync.Mutex
-	marks map[uint16]bound
-}
-
-type bound struct {
-	at    int64
-	since time.Time
-}
-
-const boundAge = time.Minute
-
-func (b *lowerBounds) of(kind ff.SweepKind, p uint16) string {
-	if kind != ff.SweepLeaseExpiry {
-		return noBound
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	m, ok := b.marks[p]
-	if !ok || time.Since(m.since) > boundAge {
-		return noBound
-	}
-	return itoa(m.at)
-}
-
-func (b *lowerBounds) set(kind ff.SweepKind, p uint16, now int64) {
-	if kind != ff.SweepLeaseExpiry {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.marks == nil {
-		b.marks = map[uint16]bound{}
-	}
-	m, ok := b.marks[p]
-	if !ok || time.Since(m.since) > boundAge {
-		m.since = time.Now()
-	}
-	// The bound is exclusive, and a lease may end in this very millisecond.
-	m.at = now - 1
-	b.marks[p] = m
 }
 
 // WatchDue returns a channel that receives when something of the kind was stored

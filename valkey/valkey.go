@@ -72,12 +72,12 @@ type Store struct {
 	extensions ExtensionUse
 	ways       ways
 
-	loading sync.Mutex
-	lanes   laneSet
-	wakeups *wakeups
-	due     wake.Due[ff.SweepKind]
-	lapsed  lowerBounds
-	repairs reconciliation
+	loading  sync.Mutex
+	lanes    laneSet
+	wakeups  *wakeups
+	due      wake.Due[ff.SweepKind]
+	progress progress
+	repairs  reconciliation
 
 	closing  sync.Once
 	starting sync.RWMutex

@@ -113,35 +113,35 @@ local function note_lost(tag, id, x)
   return true
 end
 
--- Does what is due of one execution. Answers whether that was of this kind, and
--- whether the execution left the index that it was found in.
+-- Does what is due of one execution. Answers whether that was of this kind.
 local function advance(s, key, id)
   local base = base_of(s.tag, id)
   local x = load(base .. ':core')
   if not x then
     redis.call('ZREM', key, id)
-    return false, true
+    return false
   end
   local kind, at = next_due(s.tag, base, id, x, s.retention)
   if kind ~= s.kind or at > s.now then
     if s.kind == 'lease_expiry' and is_lost(x) then
-      return note_lost(s.tag, id, x), false
+      return note_lost(s.tag, id, x)
     elseif s.stale(x, base, key) then
       redis.call('ZREM', key, id)
-      return false, true
+    elseif s.kind == 'retention_trimmer' then
+      redis.call('ZADD', s.keeping, at, id) -- a peer has ended it
     end
-    return false, false
+    return false
   end
   if x.lifecycle_phase == 'suspended' then
     s.compatible[#s.compatible + 1] = id
-    return false, false
+    return false
   end
   s.act(s.tag, base, id, x, s.now)
-  return true, s.leaves
+  return true
 end
 
--- The kinds: what is done, whether that takes the execution out of the index that
--- it was found in, and whether an entry has no business there any more.
+-- The kinds: what is done, and whether an entry has no business in the index that it
+-- was found in.
 local function not_active_any_more(x)
   return x.lifecycle_phase ~= 'active'
 end
@@ -162,46 +162,72 @@ local function neither_delayed_nor_granted(x, base, key)
   return home_of(x) ~= 'delayed'
 end
 local KINDS = {
-  lease_expiry = {act = mark_lapsed, leaves = false, stale = not_active_any_more},
-  delayed_promoter = {act = promote, leaves = true, stale = neither_delayed_nor_granted},
-  attempt_timeout = {act = time_out_attempt, leaves = true, stale = not_leased},
-  execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, leaves = true, stale = ended},
-  retention_trimmer = {act = purge, leaves = true, stale = not_ended},
+  lease_expiry = {act = mark_lapsed, stale = not_active_any_more},
+  delayed_promoter = {act = promote, stale = neither_delayed_nor_granted},
+  attempt_timeout = {act = time_out_attempt, stale = not_leased},
+  execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, stale = ended},
+  retention_trimmer = {act = purge, stale = not_ended},
 }
 
--- How many entries that are not due one call passes by, of one index.
-local PASSED = 2000
+-- How many entries one call looks at: others want the server too.
+local LOOKED = 2000
 
--- Goes through a range of an index until the limit is reached.
-local function sweep_range(s, key, min, max)
-  local count = redis.call('ZCOUNT', key, min, max)
-  if count == 0 then
-    return
+-- The rank of what follows an entry, which may be gone. Entries of one score are in
+-- the order of their names.
+local function rank_behind(key, score, id)
+  local low, high = redis.call('ZCOUNT', key, '-inf', '(' .. score), redis.call('ZCOUNT', key, '-inf', score)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if redis.call('ZRANGE', key, middle, middle)[1] <= id then
+      low = middle + 1
+    else
+      high = middle
+    end
   end
-  local offset = count > PASSED and s.now % (count - PASSED) or 0
-  local last = offset + PASSED
-  while offset < last do
-    local ids = redis.call('ZRANGEBYSCORE', key, min, max, 'LIMIT', offset, math.min(50, s.limit - s.processed + 1))
-    for _, id in ipairs(ids) do
-      if s.processed >= s.limit then
-        s.more = true
-        return
+  return low
+end
+
+-- Whether an execution that ended is known to be kept longer than others are.
+local function is_kept(s, key, id)
+  if not s.keeping or key == s.keeping then
+    return false
+  end
+  local over = redis.call('ZSCORE', s.keeping, id)
+  return over and tonumber(over) > s.now
+end
+
+local function try_advance(s, key, id)
+  local good, done = pcall(advance, s, key, id)
+  if not good then
+    s.errors = s.errors + 1
+    s.failure = tostring(type(done) == 'table' and done.err or done)
+  elseif done then
+    s.processed = s.processed + 1
+  end
+end
+
+-- Goes through an index in the order of time, from a rank to the last entry that is
+-- due. Answers whether it came to that; s.place is the last entry that was looked at.
+local function sweep_index(s, key, rank, last)
+  while true do
+    local page = redis.call('ZRANGE', key, rank, rank + math.min(49, s.limit - s.processed), 'WITHSCORES')
+    for i = 1, #page, 2 do
+      local id, score = page[i], page[i + 1]
+      if tonumber(score) > last then
+        return true
+      elseif s.processed >= s.limit or s.looked >= LOOKED then
+        return false
       end
-      local good, done, left = pcall(advance, s, key, id)
-      if not good then
-        s.errors, done, left = s.errors + 1, false, false
-        s.failure = tostring(type(done) == 'table' and done.err or done)
+      if not is_kept(s, key, id) then
+        try_advance(s, key, id)
       end
-      if done then
-        s.processed = s.processed + 1
-      end
-      -- By damage an entry may be in an index that its record does not name.
-      if not left or redis.call('ZSCORE', key, id) then
-        offset = offset + 1
+      s.looked, s.place = s.looked + 1, {key, score, id}
+      if redis.call('ZRANGE', key, rank, rank)[1] == id then
+        rank = rank + 1 -- it stays
       end
     end
-    if #ids == 0 then
-      return
+    if #page == 0 then
+      return true
     end
   end
 end
@@ -224,16 +250,24 @@ local function sources(kind, tag, retention)
   return {{'ff:idx:' .. tag .. ':' .. kind, 0}}
 end
 
--- KEYS: any of the partition. ARGV: kind, default retention, a lower bound of the
--- instants. Answers now, whether anything is due, and when the next thing is.
+-- An instant without what a source adds to its scores. The lower end of a sweep may
+-- be infinite.
+local function score_at(instant, shift)
+  return instant == '-inf' and instant or string.format('%.0f', instant - shift)
+end
+
+-- KEYS: any of the partition. ARGV: kind, default retention, the instant up to which
+-- everything was looked at. Answers now, whether anything is due, and when the next
+-- thing is.
 redis.register_function{function_name = 'ffx_due', flags = {'no-writes'}, callback = function(keys, a)
   local now, due, first = now_ms(), 0, nil
   for _, source in ipairs(sources(a[1], tag_of(keys[1]), tonumber(a[2]))) do
     local key, shift = source[1], source[2]
-    if redis.call('ZCOUNT', key, '(' .. a[3], string.format('%.0f', now - shift)) > 0 then
+    local last = score_at(now, shift)
+    if redis.call('ZCOUNT', key, '(' .. score_at(a[3], shift), last) > 0 then
       due = 1
     end
-    local at = next_score(key, string.format('%.0f', now - shift))
+    local at = next_score(key, last)
     if at and (not first or at + shift < first) then
       first = at + shift
     end
@@ -241,18 +275,44 @@ redis.register_function{function_name = 'ffx_due', flags = {'no-writes'}, callba
   return {now, due, first and string.format('%.0f', first) or ''}
 end}
 
--- KEYS: any of the partition. ARGV: kind, default retention, a lower bound of the
--- instants, limit. Answers now, how many were done, how many failed, whether more
--- is due, how the last failed, and which executions need the compatible function.
+-- The number of the source in which a sweep goes on; the first when it is gone.
+local function first_source(list, key)
+  for i, source in ipairs(list) do
+    if source[1] == key then
+      return i, true
+    end
+  end
+  return 1, false
+end
+
+-- KEYS: any of the partition. ARGV: kind, default retention, the instant up to which
+-- everything was looked at before, limit, then the entry that the call before came
+-- to: its index, score and id, all empty at first. Answers now, how many were done,
+-- how many failed, the entry that this call came to, how the last failed, and which
+-- executions need the compatible function. There is no such entry when everything
+-- was looked at that is due.
 redis.register_function('ffx_sweep', function(keys, a)
-  local kind = KINDS[a[1]]
-  local s = {tag = tag_of(keys[1]), now = now_ms(), kind = a[1], retention = tonumber(a[2]), limit = tonumber(a[4]), processed = 0,
-    errors = 0, more = false, failure = '', compatible = {}, act = kind.act, leaves = kind.leaves, stale = kind.stale}
-  for _, source in ipairs(sources(a[1], s.tag, s.retention)) do
-    sweep_range(s, source[1], '(' .. a[3], string.format('%.0f', s.now - source[2]))
+  local tag, kind = tag_of(keys[1]), KINDS[a[1]]
+  local s = {tag = tag, now = now_ms(), kind = a[1], retention = tonumber(a[2]), limit = tonumber(a[4]), processed = 0, errors = 0,
+    looked = 0, place = {a[5], a[6], a[7]}, failure = '', compatible = {}, act = kind.act, stale = kind.stale,
+    keeping = a[1] == 'retention_trimmer' and 'ffx:idx:' .. tag .. ':retention'}
+  local list, all = sources(a[1], tag, s.retention), true
+  local first, found = first_source(list, a[5])
+  for i = first, #list do
+    local key, shift = list[i][1], list[i][2]
+    local rank
+    if found and i == first then
+      rank = rank_behind(key, a[6], a[7])
+    else
+      rank = redis.call('ZCOUNT', key, '-inf', score_at(a[3], shift))
+    end
+    all = sweep_index(s, key, rank, s.now - shift)
+    if not all then
+      break
+    end
   end
   if a[1] == 'retention_trimmer' then
     redis.call('XTRIM', 'ffx:part:' .. s.tag .. ':events', 'MINID', '~', string.format('%.0f', s.now - s.retention))
   end
-  return {s.now, s.processed, s.errors, s.more and 1 or 0, s.failure, s.compatible}
+  return {s.now, s.processed, s.errors, all and {} or s.place, s.failure, s.compatible}
 end)
