@@ -28,6 +28,10 @@ type Sweep struct {
 	Kind SweepKind
 	// Limit bounds the executions of one call; 0 means 500.
 	Limit int
+	// Every is how often the caller sweeps this kind, when it goes on doing so. A store
+	// that several processes share may then leave the work to one of them, and take
+	// another when that one is late. With 0 the sweep is done.
+	Every time.Duration
 }
 
 // SweepResult says what was done.

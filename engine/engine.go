@@ -180,7 +180,7 @@ func (e *Engine) cycle(ctx context.Context, kind ff.SweepKind, interval time.Dur
 	}()
 	processed, failed := 0, 0
 	for {
-		r, err := e.store.Sweep(ctx, ff.Sweep{Kind: kind, Limit: e.batch})
+		r, err := e.store.Sweep(ctx, ff.Sweep{Kind: kind, Limit: e.batch, Every: interval})
 		if err != nil {
 			return 0, err
 		}

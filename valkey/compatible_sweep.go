@@ -88,6 +88,9 @@ func (s *compatible) Sweep(ctx context.Context, c ff.Sweep) (r ff.SweepResult, e
 	if err := checkSweep(&c); err != nil {
 		return r, err
 	}
+	if leads, err := s.leads(ctx, &c); err != nil || !leads {
+		return r, err
+	}
 	if r.Now, err = s.Now(ctx); err != nil {
 		return r, err
 	}

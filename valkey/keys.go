@@ -144,6 +144,9 @@ func workerCapsKey(ns ff.Namespace, i ff.WorkerInstanceID) string {
 
 func workersKey(ns ff.Namespace) string { return "ff:idx:" + string(ns) + ":workers" }
 
+// leadKey says which process does the sweeps of a kind for the others.
+func leadKey(mode string, kind ff.SweepKind) string { return "ffx:lead:" + mode + ":" + string(kind) }
+
 // namespacesKey has the namespaces in which workers have registered with this
 // implementation.
 const namespacesKey = "ffx:idx:worker_namespaces"

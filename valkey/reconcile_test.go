@@ -15,7 +15,7 @@ import (
 
 // commandsOf are how often the server has run a command; all commands together
 // without a name.
-func commandsOf(t *testing.T, server *valkeytest.Server, name string) int {
+func commandsOf(t testing.TB, server *valkeytest.Server, name string) int {
 	t.Helper()
 	info, err := server.Do("INFO", "commandstats").ToString()
 	if err != nil {

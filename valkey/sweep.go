@@ -17,6 +17,9 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if err := checkSweep(&c); err != nil {
 		return ff.SweepResult{}, err
 	}
+	if leads, err := s.leads(ctx, &c); err != nil || !leads {
+		return ff.SweepResult{}, err
+	}
 	if c.Kind == ff.SweepIndex {
 		return s.reconcile(ctx)
 	}

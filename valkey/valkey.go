@@ -78,6 +78,7 @@ type Store struct {
 	due      wake.Due[ff.SweepKind]
 	progress progress
 	repairs  reconciliation
+	lead     lead
 
 	closing  sync.Once
 	starting sync.RWMutex
@@ -110,7 +111,7 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	if o.Extensions == ExtensionsAuto {
 		o.Extensions = target.extensions
 	}
-	s := &Store{location: target.location, user: target.option.Username, timeout: target.option.ConnWriteTimeout, cluster: target.Cluster,
+	s := &Store{lead: newLead(), location: target.location, user: target.option.Username, timeout: target.option.ConnWriteTimeout, cluster: target.Cluster,
 		retention: o.Retention, log: o.Logger, extensions: o.Extensions, quit: make(chan struct{})}
 	if err := s.boot(ctx, target, &o); err != nil {
 		if s.client != nil {
@@ -131,6 +132,7 @@ func (s *Store) Close() error {
 		s.starting.Unlock()
 		s.wakeups.stop()
 		s.loops.Wait()
+		s.resign()
 		s.client.Close()
 	})
 	return nil
