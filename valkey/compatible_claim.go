@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -166,41 +167,76 @@ func (s *compatible) grantAndUse(ctx context.Context, list []candidate, who *ff.
 	return got, passed, err
 }
 
+// What findLost looks at in one go: of each partition the next lostPage lapsed leases,
+// and up to lostPages of these until one is of the lanes.
+const (
+	lostPage  = 100
+	lostPages = 5
+)
+
 // findLost looks for executions whose lease peers have marked as lost, and then for
-// work on all partitions.
+// work on all partitions. Those that nobody takes over stay in the index: each page is
+// what follows the one before, from the beginning again after the last.
 func (s *compatible) findLost(ctx context.Context, lanes []ff.LaneID) (bool, error) {
-	commands := []valkey.Completed{s.client.B().Time().Build()}
-	for p := range s.partitions.Flow {
-		commands = append(commands, s.client.B().Zrange().Key(tagOf(p).leaseExpiry()).Min("0").Max("99").Withscores().Build())
+	partitions := make([]uint16, s.partitions.Flow)
+	for p := range partitions {
+		partitions[p] = uint16(p)
 	}
-	results := s.send(ctx, commands...)
-	now, err := instantOf(results[0])
-	if err != nil {
-		return false, s.lift(ctx, err)
-	}
-	var ids []ff.ExecutionID
-	for _, r := range results[1:] {
-		list, err := r.AsZScores()
-		if err != nil {
-			return false, s.lift(ctx, err)
-		}
-		for _, z := range list {
-			if id, err := ff.ParseExecutionID(z.Member); err == nil && int64(z.Score) <= now.UnixMilli() {
-				ids = append(ids, id)
-			}
-		}
-	}
-	if len(ids) > 0 {
-		noted, err := s.noteLost(ctx, ids)
-		for _, n := range noted {
-			s.wakeups.hint(n.lane, n.id.Partition())
+	lost := false
+	for n := 0; n < lostPages && len(partitions) > 0 && !lost; n++ {
+		ids, more, err := s.nextLapsed(ctx, partitions)
+		if err == nil && len(ids) > 0 {
+			lost, err = s.hintLost(ctx, ids, lanes)
 		}
 		if err != nil {
 			return false, err
 		}
+		partitions = more
 	}
 	found, err := s.findWork(ctx, lanes)
-	return found || len(ids) > 0, err
+	return found || lost, err
+}
+
+// nextLapsed reads the next page of lapsed leases of partitions. More are those that
+// have not come to the last.
+func (s *compatible) nextLapsed(ctx context.Context, partitions []uint16) (ids []ff.ExecutionID, more []uint16, err error) {
+	commands := []valkey.Completed{s.client.B().Time().Build()}
+	for _, p := range partitions {
+		at := s.rounds.lapsedFrom(p)
+		commands = append(commands, s.client.B().Zrange().Key(tagOf(p).leaseExpiry()).Min(itoa(at)).Max(itoa(at+lostPage-1)).Withscores().Build())
+	}
+	results := s.send(ctx, commands...)
+	now, err := instantOf(results[0])
+	if err != nil {
+		return nil, nil, s.lift(ctx, err)
+	}
+	for i, r := range results[1:] {
+		list, err := r.AsZScores()
+		if err != nil {
+			return nil, nil, s.lift(ctx, err)
+		}
+		n := 0
+		for n < len(list) && int64(list[n].Score) <= now.UnixMilli() {
+			if id, err := ff.ParseExecutionID(list[n].Member); err == nil {
+				ids = append(ids, id)
+			}
+			n++
+		}
+		if s.rounds.lapsedSeen(partitions[i], n); n == lostPage {
+			more = append(more, partitions[i])
+		}
+	}
+	return ids, more, nil
+}
+
+// hintLost notes those that were lost, and reports whether any is of the lanes.
+func (s *compatible) hintLost(ctx context.Context, ids []ff.ExecutionID, lanes []ff.LaneID) (found bool, err error) {
+	noted, err := s.noteLost(ctx, ids)
+	for _, n := range noted {
+		s.wakeups.hint(n.lane, n.id.Partition())
+		found = found || slices.Contains(lanes, n.lane)
+	}
+	return found, err
 }
 
 // GrantNext reserves the next execution of a lane.

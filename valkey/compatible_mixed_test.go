@@ -188,3 +188,31 @@ func sharedEnd(p *pair) {
 		}
 	}
 }
+
+// A peer has marked leases as lost, which tells nobody. What no worker takes over must
+// not hide what another waits for.
+func TestALostLeaseBehindHundredsThatNobodyTakesOverIsFoundWithoutExtensions(t *testing.T) {
+	clock := valkeytest.NewClock(t)
+	server := valkeytest.Start(t, valkeytest.WithClock(clock))
+	b := without(server.URL())(t)
+	peer := newPeer(t, server)
+	hold := func(lane string) string {
+		id, _ := peer.create(&peerCreate{lane: lane, partition: 1})
+		peer.must(id, lane, 1000)
+		return id
+	}
+	for range 450 {
+		hold("idle")
+	}
+	clock.Advance(time.Second)
+	wanted := hold("busy")
+	clock.Advance(2 * time.Second)
+	for range 10 {
+		peer.scanLeases(1)
+	}
+	peer.mark(wanted)
+	r, err := b.Claim(t.Context(), ff.Claim{Claimant: claimant, Lanes: []ff.LaneID{"busy"}, LeaseTTL: time.Minute})
+	if err != nil || len(r.Claimed) != 1 || r.Claimed[0].Execution.ID.String() != wanted {
+		t.Errorf("claimed %d, %v; want %s", len(r.Claimed), err, wanted)
+	}
+}

@@ -14,12 +14,34 @@ import (
 // those where the executions outside of flows are each time, the others in turns.
 const placesPerSweep = 2048
 
-// rounds remembers where the turns of each kind are, and which partitions were
-// scanned in vain.
+// rounds remembers where the turns of each kind are, which partitions were scanned in
+// vain, and how many of the lapsed leases of each claims have looked at.
 type rounds struct {
-	mu    sync.Mutex
-	at    map[ff.SweepKind]int
-	rests map[uint16]time.Time
+	mu     sync.Mutex
+	at     map[ff.SweepKind]int
+	rests  map[uint16]time.Time
+	lapsed map[uint16]int64
+}
+
+// lapsedFrom is the rank from which claims look at the lapsed leases of a partition.
+func (r *rounds) lapsedFrom(p uint16) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lapsed[p]
+}
+
+// lapsedSeen says how many they have seen of a page; fewer than all are the last.
+func (r *rounds) lapsedSeen(p uint16, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lapsed == nil {
+		r.lapsed = map[uint16]int64{}
+	}
+	if n < lostPage {
+		delete(r.lapsed, p)
+	} else {
+		r.lapsed[p] += lostPage
+	}
 }
 
 // scanRest is how long a partition is left alone whose scan found nothing to repair
