@@ -190,3 +190,25 @@ func TestAListingLeavesAPartitionAloneThatStaysIncomplete(t *testing.T) {
 		}
 	}
 }
+
+// A store without the extensions, as a peer, has ended more in one millisecond than a
+// call looks at.
+func TestEndsOfOneMillisecondAreAllFound(t *testing.T) {
+	c := newCrowd(t, valkey.Options{})
+	other, err := valkey.Open(t.Context(), c.server.URL(), valkey.Options{Extensions: valkey.ExtensionsOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for _, n := range []int{450, 350} { // the second after a repair has seen the first
+		for _, id := range c.create(n, ff.CreateExecution{Lane: "main"}) {
+			if _, err := other.CancelExecution(t.Context(), ff.CancelExecution{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sweepIndexes(t, c.Store)
+	}
+	if n := c.number("ZCARD", "ffx:idx:{fp:0}:lane:main:outcome:cancelled"); n != 800 {
+		t.Errorf("%d of 800 are known as cancelled", n)
+	}
+}

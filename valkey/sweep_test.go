@@ -222,3 +222,30 @@ func TestALeaseIsFoundLapsedAfterTheClockHasGoneBack(t *testing.T) {
 		t.Errorf("%d leases were found after the clock had gone back", n)
 	}
 }
+
+// The list of the attempts is lost: they are deleted all the same, however many.
+func TestRetentionLeavesNoAttemptBehind(t *testing.T) {
+	c := newCrowd(t, valkey.Options{Retention: time.Second})
+	const attempts = 130
+	policy := ff.DefaultExecutionPolicy()
+	policy.Retry = ff.FixedRetry(attempts, 0)
+	id := c.create(1, ff.CreateExecution{Lane: "main", Policy: policy})[0]
+	for i := range attempts {
+		r, err := c.Claim(t.Context(), ff.Claim{Claimant: claimant, Lanes: []ff.LaneID{"main"}, LeaseTTL: time.Minute})
+		if err != nil || len(r.Claimed) != 1 {
+			t.Fatalf("claimed %d, %v", len(r.Claimed), err)
+		}
+		if _, err := c.FailExecution(t.Context(), ff.FailExecution{LeaseRef: r.Claimed[0].Ref(), Reason: "r", NoRetry: i == attempts-1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.number("DEL", key(id, "attempts"))
+	c.clock.Advance(time.Second)
+	if n := c.sweep(ff.SweepRetention); n != 1 {
+		t.Fatalf("%d were deleted", n)
+	}
+	left, err := c.server.Do("KEYS", "*"+id.UUID().String()+"*").AsStrSlice()
+	if err != nil || len(left) != 0 {
+		t.Errorf("%d keys are left: %q, %v", len(left), left, err)
+	}
+}

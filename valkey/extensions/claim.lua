@@ -74,7 +74,7 @@ local LONGEST = 315360000000
 -- one can be renewed.
 local function acquire(tag, base, id, x, now, w, index, policy, ...)
   local expires = now + w.ttl
-  local timeout = math.min(number_of(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
+  local timeout = math.min(number_or(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
   local timeout_at = timeout > 0 and now + timeout or ''
   set_state(base .. ':core', now, 'active', 'leased', 'not_applicable', 'none', '', 'none', 'running_attempt', 'active',
     'current_lease_id', w.lease_id, 'current_lease_epoch', w.epoch, 'own_epoch', w.epoch, 'current_worker_id', w.worker,
@@ -126,8 +126,8 @@ end
 -- Takes an execution over from a lost lease. Beyond the limit of takeovers it
 -- fails instead; the limit is returned then.
 local function reclaim(tag, base, id, x, now, w, policy)
-  local limit = number_of(policy_of(policy, 'max_reclaim_count').max_reclaim_count, 100)
-  local count = number_of(x.lease_reclaim_count, 0)
+  local limit = number_or(policy_of(policy, 'max_reclaim_count').max_reclaim_count, 100)
+  local count = number_or(x.lease_reclaim_count, 0)
   local old = assert(x.current_attempt_index)
   redis.call('ZREM', lost_key(tag, x.lane_id), id)
   redis.call('DEL', base .. ':lease:current')
@@ -354,7 +354,7 @@ redis.register_function('ffx_claim_granted', function(keys, a)
     return err('invalid_claim_grant', 'there is no grant; it was used or has lapsed')
   elseif grant[1] ~= a[2] then
     return err('invalid_claim_grant', 'granted to worker "' .. grant[1] .. '"')
-  elseif number_of(grant[2], 0) < now then
+  elseif number_or(grant[2], 0) < now then
     return err('claim_grant_expired')
   end
   local offered = parse_capabilities(a[4], 'worker')
@@ -418,7 +418,7 @@ redis.register_function('ffx_grant_reclaim', function(keys, a)
     return err('execution_not_reclaimable', 'the execution is ' .. (x.public_state or '') .. ' and its lease is ' .. (x.ownership_state or ''))
   end
   local until_ms = redis.call('HGET', base .. ':claim_grant', 'grant_expires_at')
-  if until_ms and number_of(until_ms, 0) >= now then
+  if until_ms and number_or(until_ms, 0) >= now then
     return err('grant_already_exists')
   end
   local offered = parse_capabilities(a[4], 'worker')

@@ -75,21 +75,21 @@ redis.register_function('ffx_replay', function(keys, a)
     return err('execution_not_terminal', 'the execution is ' .. (x.public_state or ''))
   end
   local policy = policy_of(policy_text(base, x))
-  local count, limit = number_of(x.replay_count, 0), number_of(policy.max_replay_count, 10)
+  local count, limit = number_or(x.replay_count, 0), number_or(policy.max_replay_count, 10)
   if count >= limit then
     return err('max_replays_exhausted', count .. ' of ' .. limit .. ' replays are used')
   end
   if x.terminal_outcome == 'skipped' and x.flow_id then
     return ok('use_compatible')
   end
-  local relative = number_of(member(policy, 'timeout_policy').execution_deadline_ms, 0)
+  local relative = number_or(member(policy, 'timeout_policy').execution_deadline_ms, 0)
   local deadline = relative > 0 and now + relative or ''
   redis.call('ZREM', lane_key(tag, x.lane_id, 'terminal'), id)
   redis.call('ZREM', 'ffx:idx:' .. tag .. ':retention', id)
   redis.call('ZREM', 'ffx:idx:' .. tag .. ':lane:' .. x.lane_id .. ':outcome:' .. (x.terminal_outcome or ''), id)
   set_state(keys[1], now, 'runnable', 'unowned', 'eligible_now', 'waiting_for_worker', '', 'none', 'pending_replay_attempt', 'waiting',
     'replay_count', count + 1, 'pending_replay_attempt', '1', 'pending_replay_reason', a[2], 'pending_replay_requested_by', a[3],
-    'pending_previous_attempt_index', number_of(x.total_attempt_count, 0) - 1, 'completed_at', '', 'delay_until', '',
+    'pending_previous_attempt_index', number_or(x.total_attempt_count, 0) - 1, 'completed_at', '', 'delay_until', '',
     'execution_deadline_at', deadline, 'cancellation_reason', '', 'cancelled_by', '', 'lease_expired_at', '',
     'lease_revoked_at', '', 'lease_revoke_reason', '')
   if deadline ~= '' then

@@ -56,7 +56,7 @@ local function check_holder(tag, base, id, x, lease_id, epoch, attempt_id, sourc
   if x.ownership_state == 'lease_revoked' then
     return err('lease_revoked')
   end
-  if number_of(x.lease_expires_at, 0) <= now then
+  if number_or(x.lease_expires_at, 0) <= now then
     mark_lapsed(tag, base, id, x, now)
     return err('lease_expired')
   end
@@ -111,7 +111,7 @@ local function plan_retry(tag, base, id, x, now, backoff, reason, category)
   emit_lease(tag, id, x, now, 'released', 'failed_retry_scheduled')
   make_runnable(tag, base, id, x, now, due, 'waiting_for_retry_backoff', string.format('retry backoff until %.0f (attempt %s failed: %s)',
     due, x.current_attempt_index, reason), 'pending_retry_attempt', 'pending_retry_reason', reason,
-    'pending_previous_attempt_index', x.current_attempt_index, 'retry_count', number_of(x.retry_count, 0) + 1,
+    'pending_previous_attempt_index', x.current_attempt_index, 'retry_count', number_or(x.retry_count, 0) + 1,
     'current_attempt_id', '', 'failure_reason', reason, 'failure_category', category)
   return due
 end
@@ -119,8 +119,8 @@ end
 -- How long to wait before the next attempt in milliseconds; nil when the policy
 -- has no retry left for a failure of this category.
 local function backoff_of(id, x, policy, category)
-  local retry, count = member(policy_of(policy, 'retry_policy'), 'retry_policy'), number_of(x.retry_count, 0)
-  if count >= number_of(retry.max_retries, 0) then
+  local retry, count = member(policy_of(policy, 'retry_policy'), 'retry_policy'), number_or(x.retry_count, 0)
+  if count >= number_or(retry.max_retries, 0) then
     return nil
   end
   local only = member(retry, 'retryable_categories')
@@ -133,12 +133,12 @@ local function backoff_of(id, x, policy, category)
   end
   local b = member(retry, 'backoff')
   if b.type == 'fixed' then
-    return math.min(number_of(b.delay_ms, 1000), LONGEST)
+    return math.min(number_or(b.delay_ms, 1000), LONGEST)
   elseif b.type ~= 'exponential' then
     return 1000
   end
-  local initial, ceiling = number_of(b.initial_delay_ms, 1000), number_of(b.max_delay_ms, 60000)
-  local wait = initial < 1 and 0 or math.floor(math.min(initial * number_of(b.multiplier, 2) ^ count, ceiling, LONGEST))
+  local initial, ceiling = number_or(b.initial_delay_ms, 1000), number_or(b.max_delay_ms, 60000)
+  local wait = initial < 1 and 0 or math.floor(math.min(initial * number_or(b.multiplier, 2) ^ count, ceiling, LONGEST))
   if b.jitter == true and wait > 0 then
     wait = wait - math.fmod(tonumber(string.sub(redis.sha1hex(id .. '/' .. count), 1, 12), 16), math.floor(wait / 2) + 1)
   end

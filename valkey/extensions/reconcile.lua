@@ -153,7 +153,7 @@ local function is_incomplete(c, s)
     return false
   end
   local vain = redis.call('HMGET', c.marks, ':vain', ':vain_until')
-  local left = number_of(vain[2], 0) - c.now
+  local left = number_or(vain[2], 0) - c.now
   return vain[1] ~= s.missing or left <= 0 or left > REST
 end
 

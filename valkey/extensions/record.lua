@@ -114,7 +114,8 @@ local function member(object, name)
   return type(v) == 'table' and v or {}
 end
 
-local function number_of(v, default)
+-- A number kept in a hash or a policy; the default when there is none.
+local function number_or(v, default)
   return tonumber(v) or default
 end
 
@@ -174,7 +175,7 @@ local function finish(tag, base, id, x, now, outcome, reason, ...)
   if outcome ~= 'success' then
     redis.call('ZADD', 'ffx:idx:' .. tag .. ':lane:' .. x.lane_id .. ':outcome:' .. outcome, x.created_at, id)
   end
-  local own = number_of(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
+  local own = number_or(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
   if own > 0 then
     redis.call('ZADD', 'ffx:idx:' .. tag .. ':retention', now + own, id)
   end

@@ -5,14 +5,14 @@ end
 
 local function promote(tag, base, id, x, now)
   local lapses = redis.call('HGET', base .. ':claim_grant', 'grant_expires_at')
-  if lapses and number_of(lapses, 0) <= now then
+  if lapses and number_or(lapses, 0) <= now then
     drop_grant(tag, base, id)
     redis.call('HSET', base .. ':core', 'last_mutation_at', now)
     wake_lane(tag, x.lane_id)
   elseif not lapses then
     redis.call('ZREM', 'ffx:idx:' .. tag .. ':grants', id) -- a peer has used it up
   end
-  if x.eligibility_state == 'not_eligible_until_time' and number_of(x.delay_until, 0) <= now then
+  if x.eligibility_state == 'not_eligible_until_time' and number_or(x.delay_until, 0) <= now then
     set_state(base .. ':core', now, 'runnable', 'unowned', 'eligible_now', 'waiting_for_worker', '', 'none', x.attempt_state, 'waiting',
       'delay_until', '')
     redis.call('ZREM', lane_key(tag, x.lane_id, 'delayed'), id)
@@ -31,6 +31,20 @@ local function time_out_attempt(tag, base, id, x, now)
   plan_retry(tag, base, id, x, now, backoff, 'attempt_timeout', 'timeout')
 end
 
+-- The numbers of an execution's attempts: those of their list, and those that are
+-- there when the list has not as many as the record says. Either may be damaged.
+local function attempts_of(tag, base, id, x)
+  local list = redis.pcall('ZRANGE', base .. ':attempts', 0, -1)
+  local i = number_or(x.total_attempt_count, 0) - 1
+  if #list > i then
+    return list
+  end
+  while i >= 0 and redis.call('EXISTS', string.format('ff:attempt:%s:%s:%d', tag, id, i)) == 1 do
+    list[#list + 1], i = string.format('%d', i), i - 1
+  end
+  return list
+end
+
 -- Deletes an execution with everything that belongs to it.
 local function purge(tag, base, id, x)
   local doomed = {}
@@ -41,12 +55,7 @@ local function purge(tag, base, id, x)
     'suspension:current', 'deps:meta', 'deps:unresolved', 'deps:all_edges', 'waitpoints', 'signals', 'policy'}) do
     add(base .. ':' .. name)
   end
-  -- The number of attempts may be damaged: their list has those that there are.
-  local attempts = redis.pcall('ZRANGE', base .. ':attempts', 0, -1)
-  for i = 0, math.min(number_of(x.total_attempt_count, 0), 100) - 1 do
-    attempts[#attempts + 1] = string.format('%d', i)
-  end
-  for _, i in ipairs(attempts) do
+  for _, i in ipairs(attempts_of(tag, base, id, x)) do
     local attempt, stream = 'ff:attempt:' .. tag .. ':' .. id .. ':' .. i, 'ff:stream:' .. tag .. ':' .. id .. ':' .. i
     add(attempt)
     add(attempt .. ':usage')
@@ -90,8 +99,8 @@ local function next_due(tag, base, id, x, retention)
     end
   end
   if x.lifecycle_phase == 'terminal' then
-    local own = number_of(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
-    return 'retention_trimmer', number_of(x.completed_at, 0) + (own > 0 and own or retention)
+    local own = number_or(member(policy_of(policy_text(base, x), 'retention_ttl_ms'), 'stream_policy').retention_ttl_ms, 0)
+    return 'retention_trimmer', number_or(x.completed_at, 0) + (own > 0 and own or retention)
   elseif x.ownership_state == 'leased' then
     earlier('lease_expiry', x.lease_expires_at)
     earlier('attempt_timeout', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':attempt_timeout', id))
