@@ -3,7 +3,11 @@ package valkey
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -27,13 +31,24 @@ func (v version) less(o version) bool {
 // heal is tried again: a server that cannot be reached, is loading, or is too old
 // because it is being replaced.
 func (s *Store) boot(ctx context.Context, t *Target, o *Options) error {
-	ctx, cancel := context.WithTimeout(ctx, o.Connect)
+	limited, cancel := context.WithTimeout(ctx, o.Connect)
 	defer cancel()
+	err := s.bootIn(limited, t, o)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return s.lift(ctx, errNoAnswer(o.Connect))
+	}
+	return err
+}
+
+func (s *Store) bootIn(ctx context.Context, t *Target, o *Options) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
 	var last error
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		last = s.connect(ctx, t)
+		if ff.CodeOf(last) == ff.CodeTransport || errors.Is(last, context.DeadlineExceeded) {
+			last = t.wrongScheme(ctx, last)
+		}
 		if code := ff.CodeOf(last); last != nil && code != ff.CodeTransport && code != ff.CodeUnavailable {
 			return struct{}{}, backoff.Permanent(last)
 		}
@@ -60,6 +75,9 @@ func (s *Store) boot(ctx context.Context, t *Target, o *Options) error {
 func (s *Store) connect(ctx context.Context, t *Target) error {
 	if s.client == nil {
 		client, err := valkey.NewClient(t.option)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errNoAnswer(t.option.Dialer.Timeout) // the caller's time is not over
+		}
 		if err != nil {
 			return s.lift(ctx, err)
 		}
@@ -75,6 +93,54 @@ func (s *Store) connect(ctx context.Context, t *Target) error {
 	return s.checkVersion(ctx)
 }
 
+// wrongScheme is the error of a connection that cannot be made because the server
+// speaks TLS and the URL does not, or the other way round; otherwise err.
+func (t *Target) wrongScheme(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(time.Second, t.option.ConnWriteTimeout))
+	defer cancel()
+	address := t.option.InitAddress[0]
+	switch encrypted := t.option.TLSConfig != nil; {
+	case !encrypted && speaksTLS(ctx, address):
+		return ff.Errorf(ff.CodeUnsupportedStore, "%s speaks TLS: write valkeys:// or add tls=true (FF_TLS=true)", address)
+	case encrypted && speaksPlain(ctx, address):
+		return ff.Errorf(ff.CodeUnsupportedStore, "%s does not speak TLS: write valkey:// without tls=true (FF_TLS)", address)
+	}
+	return err
+}
+
+// speaksTLS tells whether a server answers a TLS handshake, with whatever certificate.
+func speaksTLS(ctx context.Context, address string) bool {
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // nothing is sent
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err == nil {
+		return c.Close() == nil
+	}
+	var alert tls.AlertError
+	return errors.As(err, &alert)
+}
+
+// speaksPlain tells whether a server answers a plain PING, if only with an error.
+func speaksPlain(ctx context.Context, address string) bool {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }()
+	if end, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(end)
+	}
+	answer := make([]byte, 1)
+	_, err = c.Write([]byte("PING\r\n"))
+	if err == nil {
+		_, err = io.ReadFull(c, answer)
+	}
+	return err == nil && (answer[0] == '+' || answer[0] == '-')
+}
+
 // checkVersion refuses servers that are not Valkey at once, and those that are too
 // old with an error that is worth another try. In a cluster the oldest node counts.
 func (s *Store) checkVersion(ctx context.Context) error {
@@ -83,6 +149,9 @@ func (s *Store) checkVersion(ctx context.Context) error {
 		m, err := node.Do(ctx, node.B().Info().Section("server").Build()).ToString()
 		if err != nil {
 			return s.lift(ctx, err)
+		}
+		if err := s.checkMode(m); err != nil {
+			return err
 		}
 		v, found, err := parseServerInfo(m)
 		if err != nil {
@@ -97,6 +166,17 @@ func (s *Store) checkVersion(ctx context.Context) error {
 			oldest.major, oldest.minor, minVersion.major, minVersion.minor)
 	}
 	s.version = text
+	return nil
+}
+
+// checkMode refuses a server of another kind than the URL says, by its INFO server.
+func (s *Store) checkMode(info string) error {
+	switch mode := cmp.Or(infoField(info, "server_mode"), infoField(info, "redis_mode")); {
+	case mode == "sentinel":
+		return ff.NewError(ff.CodeUnsupportedStore, "this is a sentinel: add sentinel=NAME to the URL, the name of the primary that it watches")
+	case mode == "cluster" && !s.cluster:
+		return ff.NewError(ff.CodeUnsupportedStore, isClusterNode)
+	}
 	return nil
 }
 
@@ -195,6 +275,9 @@ func (s *Store) configurePartitions(ctx context.Context, o *Options) error {
 	stored, err := s.partitionHash(ctx)
 	if err != nil {
 		return err
+	}
+	if len(stored) == 0 && o.MustExist {
+		return ff.Errorf(ff.CodeUnsupportedStore, "there is no store at %s yet: check the address and the number of the database; the first submit, worker or server makes it", s.location)
 	}
 	if len(stored) == 0 {
 		seed := s.client.B().Hset().Key(partitionConfigKey).FieldValue()

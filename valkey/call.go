@@ -140,7 +140,6 @@ var replyAdvice = map[string]struct {
 	"SELECT":      {ff.CodeUnsupportedStore, "the server has no database of this number: give another, valkey://HOST/NUMBER, or raise databases"},
 	"SENTINEL":    {ff.CodeUnsupportedStore, "the sentinels watch no primary of this name: look at sentinel=NAME"},
 	"NOSENTINEL":  {ff.CodeUnsupportedStore, "this server is no sentinel: leave out sentinel=, or give the addresses of the sentinels"},
-	"NOCLUSTER":   {ff.CodeUnsupportedStore, "this server is no node of a cluster: leave out cluster=true (FF_CLUSTER)"},
 	"CROSSSLOT":   {ff.CodeInternal, "keys of two slots in one call"},
 	"WRONGTYPE":   {ff.CodeCorruption, "a key is of another type than FlowFabric writes"},
 }
@@ -155,7 +154,6 @@ var phraseAdvice = []struct{ phrase, like string }{
 	{"DB index is out of range", "SELECT"},
 	{"No such master with that name", "SENTINEL"},
 	{"unknown command 'SENTINEL'", "NOSENTINEL"},
-	{"cluster support disabled", "NOCLUSTER"},
 }
 
 func liftReply(e *valkey.ValkeyError) error {

@@ -9,7 +9,8 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-// handBackTimeout bounds the calls that outlive their caller.
+// handBackTimeout is how long Close waits for the calls that give leases: what they
+// claim for callers that are gone is handed back.
 const handBackTimeout = 30 * time.Second
 
 // claimCall calls a function that gives leases. A caller whose context ends gets
@@ -25,6 +26,7 @@ func (s *Store) claimCall(ctx context.Context, c *call) (valkey.ValkeyMessage, e
 	answered := make(chan result)
 	if !s.background(func(own context.Context) {
 		m, err := s.do(own, c)
+		err = endedBy(own, err)
 		select {
 		case answered <- result{m, err}:
 		case <-ctx.Done():
@@ -41,7 +43,20 @@ func (s *Store) claimCall(ctx context.Context, c *call) (valkey.ValkeyMessage, e
 	}
 }
 
-// background runs work that Close waits for; false when the store is closed.
+// live begins the context of what the store does in the background.
+func (s *Store) live() { s.life, s.end = context.WithCancel(context.Background()) }
+
+// endedBy is the error of work in the background: its end is that of the store, not
+// the caller's.
+func endedBy(own context.Context, err error) error {
+	if err != nil && own.Err() != nil {
+		return errClosed
+	}
+	return err
+}
+
+// background runs work that Close waits for, for a while; false when the store is
+// closed. Every command of the work is bounded by the timeout of the store.
 func (s *Store) background(work func(context.Context)) bool {
 	s.starting.RLock()
 	defer s.starting.RUnlock()
@@ -50,11 +65,7 @@ func (s *Store) background(work func(context.Context)) bool {
 		return false
 	default:
 	}
-	s.loops.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), handBackTimeout)
-		defer cancel()
-		work(ctx)
-	})
+	s.loops.Go(func() { work(s.life) })
 	return true
 }
 

@@ -83,7 +83,7 @@ func (s *compatible) claimSome(ctx context.Context, q *queue, list []candidate, 
 	var passed []bool
 	if !s.background(func(own context.Context) {
 		got, fates, err := s.grantAndUse(own, list, &t.c.Claimant, t.c.LeaseTTL)
-		passed = fates
+		passed, err = fates, endedBy(own, err)
 		select {
 		case answered <- answer{got, err}:
 		case <-ctx.Done():

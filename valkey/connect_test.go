@@ -108,3 +108,41 @@ func TestUsersPasswordsAndDatabases(t *testing.T) {
 		}
 	}
 }
+
+// refused opens a store that cannot be opened and says how that ended.
+func refused(t *testing.T, url, says string) {
+	t.Helper()
+	start := time.Now()
+	b, err := valkey.Open(t.Context(), url, valkey.Options{Connect: 30 * time.Second})
+	if err == nil {
+		_ = b.Close()
+	}
+	if ff.CodeOf(err) != ff.CodeUnsupportedStore || !strings.Contains(err.Error(), says) {
+		t.Errorf("%s: %v, want %q", url, err, says)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("%s: what does not heal was tried for %s", url, took)
+	}
+}
+
+func TestAURLThatDoesNotFitTheServerIsRefusedWithWhatToChange(t *testing.T) {
+	single, cluster, sentinels := valkeytest.Start(t), valkeytest.StartCluster(t), valkeytest.StartSentinel(t)
+	refused(t, single.URL()+"/99", "no database of this number")
+	refused(t, single.URL()+"?sentinel=x", "no sentinel")
+	refused(t, "valkey://"+cluster.Nodes[0].Addr, "add cluster=true")
+	refused(t, "valkey://"+sentinels.Addrs()[0], "add sentinel=NAME")
+	refused(t, "valkey://"+strings.Join(sentinels.Addrs(), ",")+"?sentinel=wrong", "no primary of this name")
+	if n, err := cluster.Nodes[0].Do("DBSIZE").AsInt64(); n != 0 || err != nil {
+		t.Errorf("the node has %d keys, %v", n, err)
+	}
+}
+
+func TestAURLOfTheWrongSchemeIsRefusedWithTheRightOne(t *testing.T) {
+	plain := valkeytest.Start(t)
+	refused(t, "valkeys://"+plain.Addr+"?timeout=1s", "does not speak TLS")
+	ca, cert, key := certificates(t)
+	port := unusedPort(t)
+	valkeytest.Start(t, valkeytest.WithConfig("tls-port", port), valkeytest.WithConfig("tls-cert-file", cert), valkeytest.WithConfig("tls-key-file", key),
+		valkeytest.WithConfig("tls-ca-cert-file", ca), valkeytest.WithConfig("tls-auth-clients", "yes"))
+	refused(t, "valkey://127.0.0.1:"+port+"?timeout=1s", "speaks TLS")
+}

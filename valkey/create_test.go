@@ -233,3 +233,20 @@ func TestErrorsOfFunctionsSayWhatIsWrong(t *testing.T) {
 		t.Errorf("without a permission: %v", err)
 	}
 }
+
+func TestAClaimThatGetsNoAnswerEndsWithTheTimeoutOfTheStore(t *testing.T) {
+	for kind, use := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			server := valkeytest.Start(t)
+			b := openBackend(t, server.URL()+"?timeout=300ms", valkey.Options{Partitions: fewPartitions, Extensions: use})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			server.Pause()
+			defer server.Resume()
+			_, err := b.Claim(ctx, ff.Claim{Claimant: claimant, Lanes: []ff.LaneID{"l"}})
+			if ff.CodeOf(err) != ff.CodeTransport || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 300ms") {
+				t.Errorf("the claim: %v", err)
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,8 +54,12 @@ type Target struct {
 //
 // Errors: invalid_input naming the part and the value, never the password.
 func ParseURL(raw string) (*Target, error) {
-	if before, _, _ := strings.Cut(raw, "?"); strings.Contains(strings.TrimPrefix(before, authorityOf(before)), "@") {
-		return nil, ff.InvalidInput("store", "a user or password with / ? # @ or : must be percent-encoded, for example %%2F for /")
+	if strings.Contains(strings.TrimPrefix(raw, authorityOf(raw)), "@") {
+		return nil, ff.InvalidInput("store", "an @ stands behind the address: what has / ? # @ or : in a user, a password or a parameter must be percent-encoded, "+
+			"%%2F for /, %%3F for ?, %%23 for #, %%40 for @")
+	}
+	if scheme, rest, found := strings.Cut(raw, ":"); found && slices.Contains(Schemes, scheme) && !strings.HasPrefix(rest, "//") {
+		return nil, ff.InvalidInput("store", "the // is missing: write %s://HOST:PORT", scheme)
 	}
 	single, hosts := splitHosts(raw)
 	u, err := url.Parse(single)
@@ -218,12 +223,19 @@ func extensions(t *Target, _ *url.URL, q url.Values) (err error) {
 func noOthers(_ *Target, _ *url.URL, q url.Values) error {
 	known := []string{"tls", "ca", "cert", "key", "server_name", "cluster", "sentinel", "sentinel_user", "sentinel_password", "timeout", "extensions"}
 	for name := range q {
-		if !slices.Contains(known, name) {
+		switch {
+		case slices.Contains(known, name):
+		case !parameterName.MatchString(name): // it may be a part of a password
+			return ff.InvalidInput("store", "unknown parameter; there are %s", strings.Join(known, ", "))
+		default:
 			return ff.InvalidInput("store", "unknown parameter %q; there are %s", name, strings.Join(known, ", "))
 		}
 	}
 	return nil
 }
+
+// parameterName is how parameters are named.
+var parameterName = regexp.MustCompile(`^[a-z_]+$`)
 
 func boolean(q url.Values, name string) (bool, error) {
 	switch v := strings.ToLower(q.Get(name)); v {

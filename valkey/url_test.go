@@ -32,6 +32,12 @@ func TestURLsSayWhatIsWrong(t *testing.T) {
 		"valkey://u:secret@h:x":                  "is not a Valkey URL",
 		"valkey://u:12/secret@h":                 "percent-encoded",
 		"valkey://u:1#secret@h":                  "percent-encoded",
+		"valkey://u:1?secret@h:6379":             "percent-encoded",
+		"valkey://u:1?x=1&secret@h:6379":         "percent-encoded",
+		"valkey://u:p@h?secret%40x=1":            "unknown parameter",
+		"valkey:h:6379":                          "valkey://HOST:PORT",
+		"valkeys:u:secret@h":                     "valkeys://HOST:PORT",
+		"valkey:":                                "valkey://HOST:PORT",
 		"valkey://u:secret@h?x=%zz":              "cannot be read",
 		"valkey://u:secret@h/zero?sentinel=main": "must be a number",
 	} {

@@ -15,8 +15,10 @@
 //
 // A claim that waits leaves a mark on each partition that has executions of its lane
 // (lane waiting). A function that makes an execution claimable removes the mark and
-// publishes, so nothing is published while all workers are busy, but for the first
-// execution that a lane has on a partition. Readers of events do the same.
+// publishes, so nothing is published to workers while all are busy, but for the first
+// execution that a lane has on a partition. Readers of events do the same. What makes
+// something due later, a delay, a retry or a grant, publishes when, for the loops of
+// engines; a batch of submits the earliest alone.
 package valkey
 
 import (
@@ -48,6 +50,9 @@ type Options struct {
 	// Extensions says whether the extension library is used; ExtensionsAuto takes what
 	// the URL says.
 	Extensions ExtensionUse
+	// MustExist refuses a database that no store has been made in, and writes nothing
+	// there.
+	MustExist bool
 	// ForceReload loads the libraries even when they are there.
 	ForceReload bool
 	Logger      *slog.Logger
@@ -84,6 +89,9 @@ type Store struct {
 	starting sync.RWMutex
 	quit     chan struct{}
 	loops    sync.WaitGroup
+	// life is the context of work in the background, which end ends.
+	life context.Context
+	end  context.CancelFunc
 }
 
 var _ ff.Backend = (*Store)(nil)
@@ -113,7 +121,9 @@ func Open(ctx context.Context, url string, o Options) (ff.Backend, error) {
 	}
 	s := &Store{lead: newLead(), location: target.location, user: target.option.Username, timeout: target.option.ConnWriteTimeout, cluster: target.Cluster,
 		retention: o.Retention, log: o.Logger, extensions: o.Extensions, quit: make(chan struct{})}
+	s.live()
 	if err := s.boot(ctx, target, &o); err != nil {
+		s.end()
 		if s.client != nil {
 			s.client.Close()
 		}
@@ -131,7 +141,10 @@ func (s *Store) Close() error {
 		close(s.quit)
 		s.starting.Unlock()
 		s.wakeups.stop()
+		patience := time.AfterFunc(handBackTimeout, s.end)
 		s.loops.Wait()
+		patience.Stop()
+		s.end()
 		s.resign()
 		s.client.Close()
 	})

@@ -27,7 +27,7 @@ func (a *app) benchCommand() *cobra.Command {
 	} {
 		var o bench.Options
 		c := &cobra.Command{Use: s.name, Short: s.short, Args: exactly()}
-		c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, _ []string) error {
+		c.RunE = a.withAnyStore(func(ctx context.Context, b ff.Backend, _ []string) error {
 			show := a.progress()
 			o.Progress = func(phase string, done, of int) { show.show("%s %d of %d", phase, done, of) }
 			r, err := s.run(ctx, b, o)

@@ -96,7 +96,7 @@ func TestCommandsAnswerWithJSONAndExitCodes(t *testing.T) {
 		{on("list", "--state", "asleep"), exitFailed, `unknown state "asleep" (one of waiting,`},
 		{on("list", "--limit", "5000"), exitFailed, "limit: must be 1 to 1000 (got 5000)"},
 		{[]string{"list", "--server", "http://127.0.0.1:1"}, exitUnavailable, "cannot reach the server at http://127.0.0.1:1"},
-		{[]string{"list", "--store", "postgres://x"}, exitFailed, "no postgres store"},
+		{[]string{"list", "--store", "postgres://x"}, exitUsage, "no postgres store"},
 		{[]string{"list", "--store", filepath.Join(dir, "missing", "x.db")}, exitUnavailable, "missing"},
 		{on("submit", "x", "--timeout", "-1s"), exitFailed, "attempt_timeout_ms: must be 0 to"},
 		{on("submit", "x", "--deadline", "-1s"), exitFailed, "(got -1000)"},

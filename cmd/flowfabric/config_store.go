@@ -81,6 +81,9 @@ func (s *storeSettings) validate() error {
 	if kindOf(s.URL) != kindValkey {
 		return invalidVariable("FF_VALKEY_URL", "must be a URL such as valkey://localhost:6379")
 	}
+	if _, err := valkey.ParseURL(s.URL); err != nil {
+		return invalidVariable("FF_VALKEY_URL", err.Error())
+	}
 	return nil
 }
 

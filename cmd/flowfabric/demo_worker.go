@@ -28,7 +28,7 @@ const (
 func (a *app) demoWorkerCommand() *cobra.Command {
 	var hold int
 	c := &cobra.Command{Use: "demo-worker", Hidden: true, Short: "A worker process of the demo", Args: exactly()}
-	c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, _ []string) error {
+	c.RunE = a.withAnyStore(func(ctx context.Context, b ff.Backend, _ []string) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go func() {

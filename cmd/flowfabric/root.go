@@ -15,6 +15,7 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/client"
+	"github.com/flowfabric/flowfabric/valkey"
 )
 
 // Exit codes; `flowfabric help exit-codes` shows them.
@@ -102,6 +103,9 @@ func exitCode(ctx context.Context, err error) int {
 	if !ok {
 		return exitFailed
 	}
+	if fe.Code == ff.CodeInvalidInput && fe.Field == "store" {
+		return exitUsage // the URL of --store; those of the environment name their variable
+	}
 	switch fe.Kind() {
 	case ff.KindNotFound:
 		return exitNotFound
@@ -178,10 +182,23 @@ func envOr(name, otherwise string) string {
 	return otherwise
 }
 
-// withStore runs a command on the store.
-func (a *app) withStore(f func(ctx context.Context, b ff.Backend, args []string) error) func(*cobra.Command, []string) error {
+// storeCommand is what a command does on a store.
+type storeCommand func(ctx context.Context, b ff.Backend, args []string) error
+
+// withStore runs a command on the store. A Valkey in which there is none is refused:
+// its address is then more likely wrong than its emptiness news.
+func (a *app) withStore(f storeCommand) func(*cobra.Command, []string) error {
+	return a.withStoreOf(valkey.Options{Connect: commandPatience, MustExist: true}, f)
+}
+
+// withAnyStore is withStore for commands that make the store when there is none.
+func (a *app) withAnyStore(f storeCommand) func(*cobra.Command, []string) error {
+	return a.withStoreOf(valkey.Options{Connect: commandPatience}, f)
+}
+
+func (a *app) withStoreOf(o valkey.Options, f storeCommand) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		b, err := a.open(c.Context())
+		b, err := a.openFor(c.Context(), o)
 		if err != nil {
 			return err
 		}

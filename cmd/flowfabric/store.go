@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -53,15 +52,13 @@ func shown(store string) string {
 }
 
 // completeURL gives the URL of a Valkey the user and password of the environment,
-// unless it has its own. It refuses URLs in which a part of a password stands
-// where it would be shown.
+// unless it has its own.
 func completeURL(store, user, password string) (string, error) {
 	if kindOf(store) != kindValkey {
 		return store, nil
 	}
-	_, rest, _ := strings.Cut(store, "://")
-	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
-		return "", ff.InvalidInput("store", "an @ stands behind the address: in a user or password write %%40 for @, %%2F for /, %%3F for ? and %%23 for #")
+	if _, err := valkey.ParseURL(store); err != nil {
+		return "", err
 	}
 	u, err := url.Parse(store)
 	if err != nil || u.User != nil || user+password == "" {
@@ -82,13 +79,8 @@ func (a *app) location() string {
 // commandPatience is how long commands that end by themselves try to reach a Valkey.
 const commandPatience = 5 * time.Second
 
-// open opens the store that the command is about.
-func (a *app) open(ctx context.Context) (ff.Backend, error) {
-	return a.openFor(ctx, commandPatience, nil)
-}
-
-// openFor opens the store, trying for some time to reach a Valkey; log may be nil.
-func (a *app) openFor(ctx context.Context, patience time.Duration, log *slog.Logger) (ff.Backend, error) {
+// openFor opens the store that the command is about, a Valkey with these options.
+func (a *app) openFor(ctx context.Context, v valkey.Options) (ff.Backend, error) {
 	options, err := a.clientOptions()
 	if err != nil {
 		return nil, err
@@ -103,7 +95,8 @@ func (a *app) openFor(ctx context.Context, patience time.Duration, log *slog.Log
 		if location, err = completeURL(location, s.User, s.Password); err != nil {
 			return nil, err
 		}
-		o.Valkey = valkey.Options{Partitions: s.partitions(), ForceReload: bool(s.ForceReload), Connect: patience, Logger: log}
+		v.Partitions, v.ForceReload = s.partitions(), bool(s.ForceReload)
+		o.Valkey = v
 	}
 	return backend.Open(ctx, location, o)
 }

@@ -39,7 +39,7 @@ func (a *app) submitCommand() *cobra.Command {
   flowfabric submit resize --payload @job.json --retries 3 --timeout 30s --wait 1m
   flowfabric submit --batch jobs.ndjson      # one object per line: {"kind":"hello","payload":1}`,
 	}
-	c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, args []string) error {
+	c.RunE = a.withAnyStore(func(ctx context.Context, b ff.Backend, args []string) error {
 		f.changed = c.Flags().Changed
 		switch {
 		case f.wait < 0:

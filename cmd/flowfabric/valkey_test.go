@@ -147,16 +147,16 @@ func TestAPasswordIsShownNowhere(t *testing.T) {
 	}{
 		{"valkey://:" + secret + "@" + valkey.Addr, exitUnavailable},
 		{"valkey://u:" + secret + "@127.0.0.1:1", exitUnavailable},
-		{"valkey://u:" + secret + "@127.0.0.1:0", exitFailed},
-		{"valkey://u:" + secret + "@" + valkey.Addr + "/x", exitFailed},
-		{"valkey://u:" + secret + "@" + valkey.Addr + "?no=1", exitFailed},
-		{"valkey://u:" + secret + "@h:1,g:2", exitFailed},
-		{"valkey://h?sentinel=m&cluster=1&sentinel_password=" + secret, exitFailed},
-		{"valkey://:12/" + secret + "@h", exitFailed},
-		{"valkey://u:12/" + secret + "@h", exitFailed},
-		{"valkey://u:12?" + secret + "@h", exitFailed},
-		{"valkey://u:12#" + secret + "@h", exitFailed},
-		{"postgres://u:" + secret + "@h/db", exitFailed},
+		{"valkey://u:" + secret + "@127.0.0.1:0", exitUsage},
+		{"valkey://u:" + secret + "@" + valkey.Addr + "/x", exitUsage},
+		{"valkey://u:" + secret + "@" + valkey.Addr + "?no=1", exitUsage},
+		{"valkey://u:" + secret + "@h:1,g:2", exitUsage},
+		{"valkey://h?sentinel=m&cluster=1&sentinel_password=" + secret, exitUsage},
+		{"valkey://:12/" + secret + "@h", exitUsage},
+		{"valkey://u:12/" + secret + "@h", exitUsage},
+		{"valkey://u:12?" + secret + "@h", exitUsage},
+		{"valkey://u:12#" + secret + "@h", exitUsage},
+		{"postgres://u:" + secret + "@h/db", exitUsage},
 		{"http://u:" + secret + "@127.0.0.1:1", exitFailed},
 	} {
 		for _, command := range [][]string{{"list"}, {"doctor"}, {"serve", "--listen", "127.0.0.1:0"}, {"dev", "--listen", "127.0.0.1:0"}, {"worker", "run", "--exec", "cat"}} {
@@ -177,6 +177,45 @@ func TestAPasswordIsShownNowhere(t *testing.T) {
 	d.stopsTrying(t)
 	if strings.Contains(d.stderr.String(), secret) {
 		t.Errorf("the password is shown: %s", d.stderr)
+	}
+}
+
+func TestAWrongStoreIsAMistakeOfTheCommandLine(t *testing.T) {
+	for _, store := range []string{"valkey://h?foo=1", "valkey://h/x", "localhost:6379", "valkey:localhost:6379", "valkey://h?extensions=maybe", "sqlite:", "postgres://h"} {
+		if o := flowfabric(t, nil, "", "list", "--store", store); o.code != exitUsage {
+			t.Errorf("list --store %s: exit code %d: %s", store, o.code, o.stderr)
+		}
+	}
+	o := flowfabric(t, []string{"FF_BACKEND=valkey", "FF_VALKEY_URL=valkey://h?foo=1"}, "", "serve", "--listen", "127.0.0.1:0")
+	if o.code != exitFailed || !strings.Contains(o.stderr, "invalid value for FF_VALKEY_URL") {
+		t.Errorf("serve with a wrong FF_VALKEY_URL: exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+func TestAStoreThatCannotBeUsedIsUnavailable(t *testing.T) {
+	valkey := valkeytest.Start(t)
+	for store, says := range map[string]string{"valkeys://" + valkey.Addr: "does not speak TLS", valkey.URL() + "/99": "no database of this number"} {
+		if o := flowfabric(t, nil, "", "submit", "job", "--store", store); o.code != exitUnavailable || !strings.Contains(o.stderr, says) {
+			t.Errorf("--store %s: exit code %d: %s", store, o.code, o.stderr)
+		}
+	}
+}
+
+func TestReadingWhereThereIsNoStoreSaysSoAndWritesNothing(t *testing.T) {
+	valkey := valkeytest.Start(t)
+	id := "{fp:1}:550e8400-e29b-41d4-a716-446655440000"
+	for _, command := range [][]string{{"list"}, {"lanes"}, {"workers"}, {"events"}, {"get", id}, {"result", id}, {"cancel", id}} {
+		o := flowfabric(t, nil, "", append(command, "--store", valkey.URL()+"/3")...)
+		if o.code != exitUnavailable || !strings.Contains(o.stderr, "there is no store at valkey://"+valkey.Addr+"/3 yet") {
+			t.Errorf("%v: exit code %d: %s%s", command, o.code, o.stdout, o.stderr)
+		}
+	}
+	if info, err := valkey.Do("INFO", "keyspace").ToString(); strings.Contains(info, "db") || err != nil {
+		t.Errorf("something was written: %s, %v", info, err)
+	}
+	ok(t, "submit", "job", "--store", valkey.URL()+"/3")
+	if got := ok(t, "list", "--store", valkey.URL()+"/3"); !strings.Contains(got, "waiting") {
+		t.Errorf("listed %q", got)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/engine"
+	"github.com/flowfabric/flowfabric/valkey"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
@@ -89,7 +90,7 @@ func (a *app) runWorker(ctx context.Context, f *workerFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	b, err := a.openFor(ctx, connectPatience, log)
+	b, err := a.openFor(ctx, valkey.Options{Connect: connectPatience, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -96,9 +96,6 @@ local function insert(a, p, now)
   redis.call('SADD', 'ff:idx:' .. tag .. ':all_executions', id)
   redis.call('ZADD', 'ffx:idx:' .. tag .. ':created', now, id)
   redis.call('ZADD', p.index, p.due or priority_score(now, a[at + PRIORITY]), id)
-  if a[at + NEW_LANE] ~= '' then
-    note_lane(tag, lane)
-  end
   if p.deadline ~= '' then
     redis.call('ZADD', 'ff:idx:' .. tag .. ':execution_deadline', p.deadline, id)
   end
@@ -132,6 +129,9 @@ end
 local function announce(a, planned)
   local due, woken
   for _, p in ipairs(planned) do
+    if a[p.at + NEW_LANE] ~= '' then
+      note_lane(p.tag, a[p.at + LANE])
+    end
     if p.due then
       due = math.min(due or p.due, p.due)
     elseif woken ~= p.index then
