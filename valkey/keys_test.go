@@ -142,3 +142,10 @@ func TestBuildsOfTheLibraryAreTold(t *testing.T) {
 		}
 	}
 }
+
+func TestTheExtensionsHaveTheSameIndexesOfALane(t *testing.T) {
+	names := "'" + strings.Join(laneIndexes, "', '") + "'"
+	if !strings.Contains(strings.Join(strings.Fields(Extensions()), " "), "LANE_INDEXES = {"+names+"}") {
+		t.Errorf("LANE_INDEXES is not %s", names)
+	}
+}

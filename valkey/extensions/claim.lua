@@ -69,12 +69,15 @@ end
 -- for more than an instant can hold.
 local LONGEST = 315360000000
 
--- Gives a lease: w is who claims, for how long, under which ids. More fields of
--- the core may follow in pairs. Marks of earlier leases are cleared, so that this
--- one can be renewed.
-local function acquire(tag, base, id, x, now, w, index, policy, ...)
+-- A claim that gives a lease: tag, base and id of the execution, x its record, now, w
+-- who claims, for how long and under which ids, and policy its text.
+
+-- Gives the lease. More fields of the core may follow in pairs. Marks of earlier leases
+-- are cleared, so that this one can be renewed.
+local function acquire(c, ...)
+  local tag, base, id, x, now, w = c.tag, c.base, c.id, c.x, c.now, c.w
   local expires = now + w.ttl
-  local timeout = math.min(number_or(member(policy_of(policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
+  local timeout = math.min(number_or(member(policy_of(c.policy, 'attempt_timeout_ms'), 'timeout_policy').attempt_timeout_ms, 0), LONGEST)
   local timeout_at = timeout > 0 and now + timeout or ''
   set_state(base .. ':core', now, 'active', 'leased', 'not_applicable', 'none', '', 'none', 'running_attempt', 'active',
     'current_lease_id', w.lease_id, 'current_lease_epoch', w.epoch, 'own_epoch', w.epoch, 'current_worker_id', w.worker,
@@ -96,37 +99,41 @@ local function acquire(tag, base, id, x, now, w, index, policy, ...)
   end
 end
 
--- Starts a new attempt under a new lease; lineage are more fields of the attempt.
-local function start_attempt(tag, base, id, x, now, w, policy, kind, reclaims, ...)
+-- Starts a new attempt under a new lease; lineage are more fields of the attempt, in
+-- pairs.
+local function start_attempt(c, kind, reclaims, lineage)
+  local tag, id, x, now, w = c.tag, c.id, c.x, c.now, c.w
   local index = assert(tonumber(x.total_attempt_count))
   redis.call('HSET', 'ff:attempt:' .. tag .. ':' .. id .. ':' .. index, 'attempt_id', w.attempt_id, 'execution_id', id,
     'attempt_index', index, 'attempt_type', kind, 'attempt_state', 'started', 'created_at', now, 'started_at', now,
-    'lease_id', w.lease_id, 'lease_epoch', w.epoch, 'worker_id', w.worker, 'worker_instance_id', w.instance, ...)
-  redis.call('ZADD', base .. ':attempts', now, index)
-  acquire(tag, base, id, x, now, w, index, policy, 'current_attempt_index', index, 'total_attempt_count', index + 1,
+    'lease_id', w.lease_id, 'lease_epoch', w.epoch, 'worker_id', w.worker, 'worker_instance_id', w.instance, unpack(lineage))
+  redis.call('ZADD', c.base .. ':attempts', now, index)
+  acquire(c, 'current_attempt_index', index, 'total_attempt_count', index + 1,
     'current_attempt_id', w.attempt_id, 'started_at', x.started_at or now, 'lease_reclaim_count', reclaims)
   if kind == 'retry' or kind == 'replay' or x.pending_retry_reason then
-    redis.call('HSET', base .. ':core', 'pending_retry_reason', '', 'pending_replay_reason', '',
+    redis.call('HSET', c.base .. ':core', 'pending_retry_reason', '', 'pending_replay_reason', '',
       'pending_replay_requested_by', '', 'pending_previous_attempt_index', '')
   end
   return index
 end
 
-local function resume_attempt(tag, base, id, x, now, w, policy)
-  local attempt = 'ff:attempt:' .. tag .. ':' .. id .. ':' .. assert(x.current_attempt_index)
+-- Goes on with the latest attempt. Answers that attempt as it was.
+local function go_on(c)
+  local x, w = c.x, c.w
+  local attempt = 'ff:attempt:' .. c.tag .. ':' .. c.id .. ':' .. assert(x.current_attempt_index)
   local before = redis.call('HGETALL', attempt)
-  redis.call('HSET', attempt, 'attempt_state', 'started', 'resumed_at', now, 'lease_id', w.lease_id, 'lease_epoch', w.epoch,
-    'worker_id', w.worker, 'worker_instance_id', w.instance, 'suspended_at', '', 'suspension_id', '')
-  acquire(tag, base, id, x, now, w, x.current_attempt_index, policy)
-  emit(tag, id, now, 'acquired', w.lease_id, w.epoch, x.current_attempt_id, x.current_attempt_index, w.worker, w.instance,
+  resume_attempt(attempt, {now = c.now, lease_id = w.lease_id, epoch = w.epoch, worker_id = w.worker, instance = w.instance})
+  acquire(c)
+  emit(c.tag, c.id, c.now, 'acquired', w.lease_id, w.epoch, x.current_attempt_id, x.current_attempt_index, w.worker, w.instance,
     'claim_resumed', nil, x.flow_id)
   return before
 end
 
 -- Takes an execution over from a lost lease. Beyond the limit of takeovers it
 -- fails instead; the limit is returned then.
-local function reclaim(tag, base, id, x, now, w, policy)
-  local limit = number_or(policy_of(policy, 'max_reclaim_count').max_reclaim_count, 100)
+local function reclaim(c)
+  local tag, base, id, x, now, w = c.tag, c.base, c.id, c.x, c.now, c.w
+  local limit = number_or(policy_of(c.policy, 'max_reclaim_count').max_reclaim_count, 100)
   local count = number_or(x.lease_reclaim_count, 0)
   local old = assert(x.current_attempt_index)
   redis.call('ZREM', lost_key(tag, x.lane_id), id)
@@ -142,27 +149,25 @@ local function reclaim(tag, base, id, x, now, w, policy)
   local cause = 'lease_' .. x.ownership_state
   end_attempt(tag, id, old, 'interrupted_reclaimed', now, cause, '')
   close_stream(stream_meta_key('ff:exec:' .. tag, id, old), 'reclaimed', now)
-  local index = start_attempt(tag, base, id, x, now, w, policy, 'reclaim', count + 1, 'reclaim_reason', cause, 'previous_attempt_index', old)
+  local index = start_attempt(c, 'reclaim', count + 1, {'reclaim_reason', cause, 'previous_attempt_index', old})
   emit(tag, id, now, 'reclaimed', w.lease_id, w.epoch, w.attempt_id, index, w.worker, w.instance, nil, nil, x.flow_id)
 end
 
-local function start_fresh(tag, base, id, x, now, w, policy)
-  local kind, a, b, c, d, e, f = 'initial', nil, nil, nil, nil, nil, nil
+-- Why a new attempt starts: its type, and the fields that say more.
+local function origin_of(x)
   if x.attempt_state == 'pending_retry_attempt' then
-    kind, a, b, c, d = 'retry', 'retry_reason', x.pending_retry_reason or '', 'previous_attempt_index', x.pending_previous_attempt_index or ''
+    return 'retry', {'retry_reason', x.pending_retry_reason or '', 'previous_attempt_index', x.pending_previous_attempt_index or ''}
   elseif x.attempt_state == 'pending_replay_attempt' then
-    kind, a, b, c, d, e, f = 'replay', 'replay_reason', x.pending_replay_reason or '', 'replay_requested_by',
-      x.pending_replay_requested_by or '', 'replayed_from_attempt_index', x.pending_previous_attempt_index or ''
+    return 'replay', {'replay_reason', x.pending_replay_reason or '', 'replay_requested_by', x.pending_replay_requested_by or '',
+      'replayed_from_attempt_index', x.pending_previous_attempt_index or ''}
   end
-  local index
-  if e then
-    index = start_attempt(tag, base, id, x, now, w, policy, kind, x.lease_reclaim_count or 0, a, b, c, d, e, f)
-  elseif a then
-    index = start_attempt(tag, base, id, x, now, w, policy, kind, x.lease_reclaim_count or 0, a, b, c, d)
-  else
-    index = start_attempt(tag, base, id, x, now, w, policy, kind, x.lease_reclaim_count or 0)
-  end
-  emit(tag, id, now, 'acquired', w.lease_id, w.epoch, w.attempt_id, index, w.worker, w.instance, nil, nil, x.flow_id)
+  return 'initial', {}
+end
+
+local function start_fresh(c)
+  local x, w, kind, lineage = c.x, c.w, origin_of(c.x)
+  local index = start_attempt(c, kind, x.lease_reclaim_count or 0, lineage)
+  emit(c.tag, c.id, c.now, 'acquired', w.lease_id, w.epoch, w.attempt_id, index, w.worker, w.instance, nil, nil, x.flow_id)
 end
 
 -- Peers set and drop deadlines in the index alone: the record follows it.
@@ -183,25 +188,25 @@ end
 -- record before, its tags, the attempt before when it goes on. Nothing and the
 -- limit when a takeover was one too many.
 local function take(tag, base, id, x, values, now, w)
-  local policy = policy_text(base, x)
+  local c = {tag = tag, base = base, id = id, x = x, now = now, w = w, policy = policy_text(base, x)}
   w.epoch = assert(tonumber(x.current_lease_epoch)) + 1
   local how, before = 'fresh', {}
   correct_deadline(tag, base, id, x, values)
   if is_lost(x) then
     how = 'reclaimed'
-    local limit = reclaim(tag, base, id, x, now, w, policy)
+    local limit = reclaim(c)
     if limit then
       return nil, limit
     end
   else
     redis.call('ZREM', lane_key(tag, x.lane_id, 'eligible'), id)
     if x.attempt_state == 'attempt_interrupted' then
-      how, before = 'resumed', resume_attempt(tag, base, id, x, now, w, policy)
+      how, before = 'resumed', go_on(c)
     else
-      start_fresh(tag, base, id, x, now, w, policy)
+      start_fresh(c)
     end
   end
-  return {id, how, redis.call('GET', base .. ':payload') or '', policy or '', values, redis.call('HGETALL', base .. ':tags'), before,
+  return {id, how, redis.call('GET', base .. ':payload') or '', c.policy or '', values, redis.call('HGETALL', base .. ':tags'), before,
     w.lease_id, w.attempt_id}
 end
 
