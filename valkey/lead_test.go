@@ -2,6 +2,7 @@ package valkey_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -113,6 +114,59 @@ func BenchmarkIdleEngines(b *testing.B) {
 			for range n {
 				<-ended
 			}
+		})
+	}
+}
+
+// BenchmarkFirstClaim gives how long a process that has just begun, with and without
+// loops, takes to claim what another submits.
+func BenchmarkFirstClaim(b *testing.B) {
+	server := valkeytest.Start(b)
+	for _, loops := range []bool{false, true} {
+		b.Run(map[bool]string{true: "loops", false: "alone"}[loops], func(b *testing.B) {
+			other, err := valkey.Open(b.Context(), server.URL(), valkey.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = other.Close() }()
+			var sum, most time.Duration
+			for range b.N {
+				store, err := valkey.Open(b.Context(), server.URL(), valkey.Options{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(b.Context())
+				ended := make(chan error, 1)
+				if loops {
+					e, err := engine.New(store, engine.Options{})
+					if err != nil {
+						b.Fatal(err)
+					}
+					go func() { ended <- e.Run(ctx) }()
+				} else {
+					ended <- nil
+				}
+				started := make(chan time.Time, 1)
+				go func() {
+					time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+					started <- time.Now()
+					if _, err := other.CreateExecution(b.Context(), ff.CreateExecution{Lane: "main", Kind: "k"}); err != nil {
+						panic(err)
+					}
+				}()
+				r, err := store.Claim(b.Context(), ff.Claim{Claimant: claimant, Lanes: []ff.LaneID{"main"}, LeaseTTL: time.Minute, Wait: time.Minute})
+				if err != nil || len(r.Claimed) != 1 {
+					b.Fatal(err)
+				}
+				took := time.Since(<-started)
+				sum += took
+				most = max(most, took)
+				cancel()
+				<-ended
+				_ = store.Close()
+			}
+			b.ReportMetric(float64(sum.Microseconds())/float64(b.N)/1000, "ms/claim")
+			b.ReportMetric(float64(most.Microseconds())/1000, "ms/most")
 		})
 	}
 }

@@ -85,7 +85,7 @@ func (s *Store) lookForDue(ctx context.Context, kind ff.SweepKind, r *ff.SweepRe
 func (s *Store) askForDue(ctx context.Context, kind ff.SweepKind, r *ff.SweepResult) (places []uint16, wentBack bool, err error) {
 	retention, rounds := millis(s.retention), make([]round, s.partitions.Flow)
 	r.Next = time.Time{}
-	for p, answer := range s.eachPartition(ctx, func(p uint16) call {
+	for p, answer := range s.inTurns(ctx, func(p uint16) call {
 		rounds[p] = s.progress.next(kind, p)
 		return callDue(p, kind, retention, rounds[p].from())
 	}) {

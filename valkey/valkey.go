@@ -284,6 +284,23 @@ func (s *Store) eachPartition(ctx context.Context, build func(uint16) call) []re
 	return s.doMulti(ctx, calls)
 }
 
+// partitionsInTurn is how many partitions a loop asks at once.
+const partitionsInTurn = 32
+
+// inTurns is eachPartition for loops: nobody waits for their answers, so they let
+// others in between.
+func (s *Store) inTurns(ctx context.Context, build func(uint16) call) []result {
+	results := make([]result, 0, s.partitions.Flow)
+	for first := 0; first < int(s.partitions.Flow); first += partitionsInTurn {
+		calls := make([]call, min(partitionsInTurn, int(s.partitions.Flow)-first))
+		for i := range calls {
+			calls[i] = build(uint16(first + i))
+		}
+		results = append(results, s.doMulti(ctx, calls)...)
+	}
+	return results
+}
+
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
 // ms is an instant on the wire; the zero time is empty.
