@@ -1,7 +1,6 @@
 package valkey
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"slices"
@@ -32,8 +31,10 @@ func Diagnose(ctx context.Context, url string, o Options) (ff.Checks, error) {
 	for _, step := range []func(*patient, context.Context){(*patient).reachable, (*patient).authenticated, (*patient).version} {
 		d.each(ctx, step)
 	}
-	if len(d.patients) > 0 {
-		d.topology(ctx)
+	if len(d.patients) == 0 || d.foreign {
+		return d.checks, ctx.Err()
+	}
+	if d.topology(ctx) {
 		d.storedPartitions(ctx)
 	}
 	for _, step := range []func(*patient, context.Context){(*patient).libraries, (*patient).durability, (*patient).memory, (*patient).clock} {
@@ -55,6 +56,9 @@ type doctor struct {
 	checks     ff.Checks
 	// seeded says that the store has been used: its partition counts are stored.
 	seeded bool
+	// foreign says that a node is no server that a store can be on: nothing else
+	// about it matters.
+	foreign bool
 }
 
 // patient is one node.
@@ -125,32 +129,6 @@ func (d *doctor) meet(ctx context.Context) {
 			d.missing(n.address, err, n.replica)
 		}
 	}
-}
-
-// missing reports a node that cannot be reached; one that others stand in for is
-// a warning.
-func (d *doctor) missing(address string, err error, spare bool) {
-	c := ff.Check{Name: "reachable", Status: ff.CheckProblem, Detail: address + ": " + firstLine(err.Error()),
-		Advice: "check that the server runs, its address and the firewall, and whether it wants TLS (tls=true, FF_TLS)"}
-	if e, ok := valkey.IsValkeyErr(err); ok {
-		word, _, _ := strings.Cut(e.Error(), " ")
-		switch word {
-		case "NOAUTH", "WRONGPASS":
-			c.Name = "authenticated"
-			if word == "NOAUTH" {
-				c.Detail = address + ": the server wants a password"
-			}
-			c.Advice = "give the right user and password: in the URL, valkey://user:password@host, or in FF_VALKEY_USER and FF_VALKEY_PASSWORD"
-		case "NOPERM":
-			c.Name, c.Advice = "permissions", "let the user connect: ACL SETUSER "+d.user()+" "+neededPermissions
-		default:
-			c.Advice = cmp.Or(replyAdvice[word].advice, "use Valkey "+minVersion.String()+" or newer")
-		}
-	}
-	if spare {
-		c.Status = ff.CheckWarning
-	}
-	d.checks = append(d.checks, c)
 }
 
 func (d *doctor) user() string {

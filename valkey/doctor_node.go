@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,11 +56,29 @@ func (p *patient) authenticated(ctx context.Context) {
 	if err != nil {
 		user = p.d.user()
 	}
-	if p.d.target.option.Password == "" {
+	switch {
+	case p.d.target.option.Password == "":
 		p.checks.OK("authenticated", "as user %s, without a password", user)
-		return
+	case p.takesAnyPassword(ctx, user):
+		p.checks.Warning("authenticated", "give the user a password: ACL SETUSER "+user+" resetpass >PASSWORD, on every node; ACL SAVE or CONFIG REWRITE keep it",
+			"user %s needs no password: the server takes any, and the one of the URL was not checked", user)
+	default:
+		p.checks.OK("authenticated", "as user %s", user)
 	}
-	p.checks.OK("authenticated", "as user %s", user)
+}
+
+// takesAnyPassword reports whether a user needs none. Only who may look at users
+// learns of it; nobody needs to.
+func (p *patient) takesAnyPassword(ctx context.Context, user string) bool {
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	defer cancel()
+	rules, err := p.client.Do(ctx, p.client.B().Arbitrary("ACL", "GETUSER", user).Build()).AsMap()
+	if err != nil {
+		return false
+	}
+	list := rules["flags"]
+	flags, _ := list.AsStrSlice()
+	return slices.Contains(flags, "nopass")
 }
 
 // version reads INFO, which later steps use as well.
@@ -70,10 +89,15 @@ func (p *patient) version(ctx context.Context) {
 		return
 	}
 	p.info = info
+	if p.field("server_mode") == "sentinel" || p.field("redis_mode") == "sentinel" {
+		p.sentinel(ctx)
+		return
+	}
 	v, text, err := parseServerInfo(info)
+	p.d.foreign = p.d.foreign || err != nil || v.less(minVersion)
 	switch {
 	case err != nil:
-		p.checks.Problem("version", "use Valkey "+minVersion.String()+" or newer", "%s", err)
+		p.checks.Problem("version", useNewer, "%s", err)
 	case v.less(minVersion):
 		p.checks.Problem("version", "upgrade to Valkey "+minVersion.String()+" or newer", "Valkey %s", text)
 	default:
@@ -82,6 +106,18 @@ func (p *patient) version(ctx context.Context) {
 	if p.field("loading") == "1" {
 		p.checks.Problem("reachable", "wait until it has", "the server is loading its data")
 	}
+}
+
+// sentinel reports one whose address was given for that of a server.
+func (p *patient) sentinel(ctx context.Context) {
+	p.d.foreign = true
+	name := "NAME"
+	if list, err := p.do(ctx, "SENTINEL", "MASTERS").ToArray(); err == nil && len(list) == 1 {
+		if watched, err := list[0].AsStrMap(); err == nil {
+			name = watched["name"]
+		}
+	}
+	p.checks.Problem("topology", "add sentinel="+name+" to the URL, the name of the primary that it watches, or give the address of a server", "this is a sentinel, which stores nothing")
 }
 
 func (v version) String() string { return strconv.Itoa(v.major) + "." + strconv.Itoa(v.minor) }
@@ -133,6 +169,8 @@ func (p *patient) memory(context.Context) {
 	policy := p.field("maxmemory_policy")
 	const keep = "CONFIG SET maxmemory-policy noeviction; CONFIG REWRITE"
 	switch {
+	case policy == "":
+		p.checks.Warning("memory", "CONFIG GET maxmemory-policy must say noeviction", "the maxmemory-policy is unknown: INFO does not have it")
 	case policy != "noeviction" && limit > 0:
 		p.checks.Problem("memory", keep, "maxmemory-policy is %s: when memory is full the server deletes executions", policy)
 	case policy != "noeviction":

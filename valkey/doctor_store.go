@@ -9,8 +9,9 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-// topology compares what the server is with how the URL would use it.
-func (d *doctor) topology(ctx context.Context) {
+// topology compares what the server is with how the URL would use it. It reports
+// whether keys can be read that way.
+func (d *doctor) topology(ctx context.Context) (readable bool) {
 	primaries := 0
 	for _, p := range d.patients {
 		if p.isPrimary() {
@@ -24,6 +25,7 @@ func (d *doctor) topology(ctx context.Context) {
 		d.checks.Problem("topology", "leave out cluster=true (FF_CLUSTER)", "this server is no node of a cluster")
 	case enabled && !d.target.Cluster:
 		d.checks.Problem("topology", "add cluster=true to the URL (FF_CLUSTER=true)", "this server is a node of a cluster")
+		return false
 	case enabled:
 		d.slots(ctx, first, primaries)
 	case primaries == 0:
@@ -33,6 +35,7 @@ func (d *doctor) topology(ctx context.Context) {
 	default:
 		d.checks.OK("topology", "a single primary")
 	}
+	return true
 }
 
 const allSlots = 16384
@@ -66,7 +69,7 @@ func (d *doctor) storedPartitions(ctx context.Context) {
 		if _, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(err.Error(), "NOPERM") {
 			return
 		}
-		d.checks.Problem(check, "bring the node back that holds this key", "%s cannot be read: %s", partitionConfigKey, firstLine(err.Error()))
+		d.checks.Problem(check, d.unreadableAdvice(err), "%s cannot be read: %s", partitionConfigKey, firstLine(err.Error()))
 		return
 	case len(stored) == 0:
 		d.checks.OK(check, "none are stored: the store is new, and the first who opens it fixes them")
@@ -96,6 +99,20 @@ func (d *doctor) storedPartitions(ctx context.Context) {
 		text = append(text, fmt.Sprintf("%d %s", n, c.word))
 	}
 	d.checks.OK(check, "%s", strings.Join(text, ", "))
+}
+
+// unreadableAdvice says what to do about a key that cannot be read.
+func (d *doctor) unreadableAdvice(err error) string {
+	word, _, _ := strings.Cut(err.Error(), " ")
+	switch {
+	case d.target.Cluster:
+		return "bring the node back that holds this key"
+	case word == "MOVED" || word == "ASK":
+		return "add cluster=true to the URL (FF_CLUSTER=true)"
+	case replyAdvice[word].advice != "":
+		return replyAdvice[word].advice
+	}
+	return "look at the server's log"
 }
 
 // partitionHash asks the primaries until one has the slot of the key.

@@ -85,6 +85,81 @@ func TestDiagnoseComparesClocks(t *testing.T) {
 	}
 }
 
+// advised says whether a problem comes with an advice that has a text in it.
+func advised(checks ff.Checks, name, text string) bool {
+	return slices.ContainsFunc(checks, func(c ff.Check) bool {
+		return c.Name == name && c.Status == ff.CheckProblem && strings.Contains(c.Advice, text)
+	})
+}
+
+func TestDiagnoseAdvisesWhatTheRefusalOfAServerAsksFor(t *testing.T) {
+	server, sentinels := valkeytest.Start(t), valkeytest.StartSentinel(t)
+	for url, c := range map[string]struct{ check, advice string }{
+		server.URL() + "/99":                                     {"database", "CONFIG GET databases"},
+		server.URL() + "?sentinel=x":                             {"topology", "leave out sentinel=x"},
+		"valkey://" + sentinels.Addrs()[0] + "?sentinel=another": {"topology", "SENTINEL MASTERS"},
+	} {
+		checks := diagnose(t, url)
+		if len(checks) != 1 || !advised(checks, c.check, c.advice) {
+			t.Errorf("%s: %+v", url, checks)
+		}
+	}
+}
+
+func TestDiagnoseKnowsASentinelAndWhatItWatches(t *testing.T) {
+	s := valkeytest.StartSentinel(t)
+	for _, parameters := range []string{"", "?cluster=true"} {
+		checks := diagnose(t, "valkey://"+s.Addrs()[0]+parameters)
+		if checks.Count(ff.CheckProblem) != 1 || !advised(checks, "topology", "sentinel="+s.Name) {
+			t.Errorf("%q: %+v", parameters, checks)
+		}
+		if found(checks, "memory", ff.CheckOK, "") || found(checks, "memory", ff.CheckWarning, "") || found(checks, "durability", ff.CheckWarning, "") {
+			t.Errorf("%q: what a sentinel does not have was judged: %+v", parameters, checks)
+		}
+	}
+}
+
+func TestDiagnoseOfAClusterNodeAloneHasOneProblem(t *testing.T) {
+	cluster := valkeytest.StartCluster(t)
+	for _, node := range cluster.Nodes {
+		checks := diagnose(t, "valkey://"+node.Addr)
+		if checks.Count(ff.CheckProblem) != 1 || !advised(checks, "topology", "cluster=true") {
+			t.Errorf("%s: %+v", node.Addr, checks)
+		}
+	}
+}
+
+func TestDiagnoseWarnsOfAPasswordThatNobodyChecks(t *testing.T) {
+	server := valkeytest.Start(t, valkeytest.WithAOF())
+	if checks := diagnose(t, "valkey://:wrong@"+server.Addr); !found(checks, "authenticated", ff.CheckWarning, "needs no password") {
+		t.Errorf("a user without a password: %+v", checks)
+	}
+	guarded := valkeytest.Start(t, valkeytest.WithAOF(), valkeytest.WithPassword("secret"))
+	if checks := diagnose(t, guarded.URL()); !found(checks, "authenticated", ff.CheckOK, "as user default") {
+		t.Errorf("a user with a password: %+v", checks)
+	}
+}
+
+func TestDiagnoseSaysWhatTLSNeeds(t *testing.T) {
+	ca, cert, key := certificates(t)
+	port, strict := unusedPort(t), unusedPort(t)
+	secure := []valkeytest.Option{valkeytest.WithConfig("tls-cert-file", cert), valkeytest.WithConfig("tls-key-file", key), valkeytest.WithConfig("tls-ca-cert-file", ca)}
+	plain := valkeytest.Start(t, append(secure, valkeytest.WithConfig("tls-port", port), valkeytest.WithConfig("tls-auth-clients", "no"))...)
+	valkeytest.Start(t, append(secure, valkeytest.WithConfig("tls-port", strict), valkeytest.WithConfig("tls-auth-clients", "yes"))...)
+	for url, advice := range map[string]string{
+		"valkeys://127.0.0.1:" + port:                                      "ca=FILE",
+		"valkeys://127.0.0.1:" + port + "?server_name=other.test&ca=" + ca: "server_name=NAME",
+		"valkeys://127.0.0.1:" + strict + "?ca=" + ca:                      "cert=FILE&key=FILE",
+		"valkey://127.0.0.1:" + port:                                       "valkeys://",
+		"valkeys://" + plain.Addr:                                          "valkey://",
+	} {
+		checks := diagnose(t, url)
+		if len(checks) != 1 || !advised(checks, "reachable", advice) {
+			t.Errorf("%s: %q is missing in %+v", url, advice, checks)
+		}
+	}
+}
+
 func TestDiagnoseRefusesAURLThatIsNone(t *testing.T) {
 	if checks, err := valkey.Diagnose(t.Context(), "valkey://h?tls=perhaps", valkey.Options{}); ff.CodeOf(err) != ff.CodeInvalidInput || checks != nil {
 		t.Errorf("checks %+v, %v", checks, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,9 +49,22 @@ func (a *app) diagnoseServer(ctx context.Context, location string) (checks ff.Ch
 		return checks, nil
 	}
 	checks.OK("authenticated", "%s", map[bool]string{true: "the token is accepted", false: "the server wants no token"}[a.token != ""])
-	checks.OK("store", "%s %s, durability: %s", info.Store, info.Version, info.Durability)
+	checks.OK("store", "%s %s", info.Store, info.Version)
+	judgeDurability(&checks, info.Durability)
 	checks.OK("partitions", "%d flow, %d budget, %d quota", info.Partitions.Flow, info.Partitions.Budget, info.Partitions.Quota)
 	return checks, compareClocks(ctx, &checks, server)
+}
+
+// weak are the words with which stores describe a durability that loses what was
+// acknowledged when the server, or its machine, ends at a bad moment.
+var weak = []string{"no append-only file", "fsync no", "synchronous=off", "nothing survives"}
+
+func judgeDurability(checks *ff.Checks, durability string) {
+	if slices.ContainsFunc(weak, func(words string) bool { return strings.Contains(durability, words) }) {
+		checks.Warning("durability", "make the store keep what it acknowledges; on the server's machine, flowfabric doctor --store URL says how", "%s: a crash loses acknowledged commands", durability)
+		return
+	}
+	checks.OK("durability", "%s", durability)
 }
 
 // live asks whether the process of a server answers, and how quickly.

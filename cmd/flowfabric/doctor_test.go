@@ -200,9 +200,20 @@ func TestDoctorKnowsServersThatAreNotValkeyOrTooOld(t *testing.T) {
 		"redis_version:7.2.4\r\nvalkey_version:7.1.0\r\n": "upgrade to Valkey 7.2 or newer",
 		"server_name:valkey\r\nvalkey_version:eight\r\n":  "cannot be read",
 	} {
-		if d, o := examined(t, nil, "--store", "valkey://"+impostor(t, info)); o.code != exitFailed || !d.has("version", ff.CheckProblem, says) {
+		d, o := examined(t, nil, "--store", "valkey://"+impostor(t, info))
+		if o.code != exitFailed || !d.has("version", ff.CheckProblem, says) {
 			t.Errorf("%q: exit code %d: %s", info, o.code, o.stdout)
 		}
+		if d.Problems != 1 || d.Warnings != 0 {
+			t.Errorf("%q: what such a server lacks was judged: %s", info, o.stdout)
+		}
+	}
+}
+
+func TestDoctorJudgesNoEvictionPolicyThatItWasNotTold(t *testing.T) {
+	d, o := examined(t, nil, "--store", "valkey://"+impostor(t, "valkey_version:8.1.0\r\n"))
+	if !d.has("memory", ff.CheckWarning, "unknown") || strings.Contains(o.stdout, "deletes executions") {
+		t.Errorf("exit code %d: %s", o.code, o.stdout)
 	}
 }
 
@@ -339,6 +350,21 @@ func TestDoctorChecksServers(t *testing.T) {
 	}
 	if d, o := examined(t, nil, "--server", "http://127.0.0.1:1"); o.code != exitUnavailable || !d.has("reachable", ff.CheckProblem, "flowfabric serve") {
 		t.Errorf("no server: exit code %d: %s", o.code, o.stdout)
+	}
+}
+
+func TestDoctorWarnsOfTheSameDurabilityThroughAServer(t *testing.T) {
+	for warns, options := range map[ff.CheckStatus][]valkeytest.Option{
+		ff.CheckWarning: nil,
+		ff.CheckOK:      {valkeytest.WithAOF()},
+	} {
+		valkey := valkeytest.Start(t, options...)
+		base := launch(t, []string{few}, "serve", "--store", valkey.URL(), "--listen", "127.0.0.1:0").answers(t)
+		direct, _ := examined(t, nil, "--store", valkey.URL())
+		through, o := examined(t, nil, "--server", base)
+		if !direct.has("durability", warns, "append-only file") || !through.has("durability", warns, "append-only file") {
+			t.Errorf("%s: %+v; through the server: %s", warns, direct.Checks, o.stdout)
+		}
 	}
 }
 
