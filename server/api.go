@@ -42,7 +42,7 @@ func apiRoutes() []route {
 			answers: map[int]any{200: httpapi.EventPage{}}, serve: (*Server).events},
 		{method: "GET", path: "/v1/info", id: "info", tag: "people", summary: "Describe the store", answers: map[int]any{200: ff.Info{}}, serve: (*Server).info},
 		{method: "GET", path: "/v1/time", id: "time", tag: "people", summary: "Read the clock of the store", answers: map[int]any{200: httpapi.Now{}}, serve: (*Server).now},
-		{method: "GET", path: "/livez", id: "live", tag: "health", summary: "Check that the process answers", answers: map[int]any{200: httpapi.Status{}}, serve: (*Server).live},
+		{method: "GET", path: "/livez", id: "live", tag: "health", summary: "Check that the process answers", answers: map[int]any{200: httpapi.Status{}}, storeless: true, serve: (*Server).live},
 
 		{method: "POST", path: "/v1/executions/create-many", id: "create-many", tag: "workers", summary: "Submit executions to any lanes, all or none; on a cluster of Valkeys in each partition", limit: limitBatch,
 			body: httpapi.CreateMany{}, required: []string{"executions"}, answers: map[int]any{201: httpapi.SubmittedBatch{}}, serve: (*Server).createMany},

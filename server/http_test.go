@@ -176,6 +176,38 @@ func TestFaultsOfTheStoreAreLoggedAndTheirCauseHidden(t *testing.T) {
 	}
 }
 
+func TestTheLossOfAStoreIsLoggedOnceAndItsReturnWithACount(t *testing.T) {
+	var log bytes.Buffer
+	away := true
+	h := faultyHandler(t, &log, func(context.Context) ([]ff.LaneStatus, error) {
+		if away {
+			return nil, ff.NewError(ff.CodeTransport, "connection refused")
+		}
+		return nil, nil
+	})
+	list := func() int { return ask(t, h, "GET", "/v1/lanes", nil, "").Code }
+	for range 50 {
+		if code := list(); code < 500 {
+			t.Fatalf("status %d", code)
+		}
+	}
+	if w := ask(t, h, "GET", "/livez", nil, ""); w.Code != 200 || strings.Contains(log.String(), "the store is back") {
+		t.Errorf("the process answered with %d, and the log says %s", w.Code, &log)
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "connection refused") {
+		t.Errorf("%d errors in the log: %s", n, &log)
+	}
+	away = false
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "the store is back"); time.Sleep(time.Millisecond) {
+		if code := list(); code != 200 || time.Now().After(deadline) {
+			t.Fatalf("status %d, log %s", code, &log)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 || !strings.Contains(log.String(), "failed_requests=50") {
+		t.Errorf("%d lines: %s", n, &log)
+	}
+}
+
 func TestAClientThatLeftIsNoFaultOfTheServer(t *testing.T) {
 	var log bytes.Buffer
 	h := faultyHandler(t, &log, func(ctx context.Context) ([]ff.LaneStatus, error) { return nil, ctx.Err() })

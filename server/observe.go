@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	ff "github.com/flowfabric/flowfabric"
 )
 
 // observe logs and counts requests, and survives panics.
@@ -44,6 +47,33 @@ func (s *Server) record(r *http.Request, mux *http.ServeMux, status int, took ti
 	s.requests.Add(r.Context(), 1, set)
 	s.durations.Record(r.Context(), took.Seconds(), set)
 	s.log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", status, "took", took)
+}
+
+// quiet is how long all requests must have found the store before it is back: while
+// a part of a cluster is away, some do and some do not.
+const quiet = time.Second
+
+// logFault logs a request that failed by a fault. While the store is away every
+// request fails: then the first is logged, and how many there were at its return.
+func (s *Server) logFault(r *http.Request, err error) {
+	level := slog.LevelError
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("err", err)}
+	switch ff.CodeOf(err) {
+	case ff.CodeTransport, ff.CodeUnavailable, ff.CodeTimeout:
+		if s.loss.Failed() {
+			attrs = append(attrs, slog.String("store", "lost; requests that fail from now on are counted"))
+		} else {
+			level = slog.LevelDebug
+		}
+	}
+	s.log.LogAttrs(r.Context(), level, "request failed", attrs...)
+}
+
+// found notes that a request which began at some time has found the store.
+func (s *Server) found(r *http.Request, began time.Time) {
+	if failed, lasted, ended := s.loss.Worked(began); ended {
+		s.log.InfoContext(r.Context(), "the store is back", "failed_requests", failed, "lasted", lasted.Round(time.Millisecond))
+	}
 }
 
 func methodLabel(m string) string {

@@ -15,7 +15,7 @@ func pageRoutes() []route {
 	return []route{
 		{method: "GET", path: "/{$}", id: "page", tag: "documents", summary: "Show the lanes and the newest executions as a page",
 			answers: map[int]any{200: media("text/html")}, serve: (*Server).page},
-		{method: "GET", path: "/openapi.json", id: "openapi", tag: "documents", summary: "Read this document", answers: map[int]any{200: media("application/json")},
+		{method: "GET", path: "/openapi.json", id: "openapi", tag: "documents", summary: "Read this document", storeless: true, answers: map[int]any{200: media("application/json")},
 			serve: func(s *Server, _ *request) (answer, error) {
 				return answer{status: http.StatusOK, raw: s.document, contentType: "application/json"}, nil
 			}},

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
@@ -35,9 +36,10 @@ type route struct {
 	required []string
 	query    []param
 	answers  map[int]any
-	// wait marks long polls.
-	wait  bool
-	serve func(s *Server, r *request) (answer, error)
+	// wait marks long polls, storeless what is answered without the store.
+	wait      bool
+	storeless bool
+	serve     func(s *Server, r *request) (answer, error)
 }
 
 func (rt *route) pattern() string { return rt.method + " " + rt.path }
@@ -148,10 +150,14 @@ func (s *Server) endpoint(rt *route) http.Handler {
 		if rt.body != nil && !s.readBody(w, req, rt) {
 			return
 		}
+		began := time.Now()
 		a, err := rt.serve(s, req)
 		if err != nil {
 			s.writeError(w, r, err)
 			return
+		}
+		if !rt.storeless {
+			s.found(r, began)
 		}
 		s.write(w, r, a)
 	})

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/outage"
 	"github.com/flowfabric/flowfabric/scheduler"
 )
 
@@ -59,6 +60,9 @@ type Server struct {
 	stopping context.Context
 	stop     context.CancelFunc
 
+	// loss is of the store.
+	loss outage.Outage
+
 	requests  metric.Int64Counter
 	durations metric.Float64Histogram
 }
@@ -82,7 +86,7 @@ func New(store ff.Backend, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{store: store, claims: claims, opts: o, log: o.Logger}
+	s := &Server{store: store, claims: claims, opts: o, log: o.Logger, loss: outage.Outage{Quiet: quiet}}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	if err := s.instruments(); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/outage"
 )
 
 const (
@@ -31,6 +32,8 @@ type leases struct {
 
 	mu   sync.Mutex
 	held map[*Task]time.Time // when to renew next
+	// trouble is of the renewals, which one loop makes.
+	trouble outage.Outage
 	// changed is closed and replaced whenever a task leaves.
 	changed chan struct{}
 }
@@ -150,10 +153,13 @@ func (l *leases) renew(ctx context.Context, tasks []*Task) {
 	sent := time.Now()
 	r, err := l.w.store.RenewLeases(ctx, c)
 	l.count(ctx, r, len(tasks), err)
-	if err != nil || len(r.Renewals) != len(tasks) {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			l.w.log.Warn("renewing leases failed; trying again", "leases", len(tasks), "err", err)
-		}
+	if err == nil && len(r.Renewals) != len(tasks) {
+		err = ff.Errorf(ff.CodeInternal, "the store answered for %d of %d leases", len(r.Renewals), len(tasks))
+	}
+	if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		l.w.report(&l.trouble, sent, err, "renewing leases fails; trying again", "leases are renewed again", "leases", len(tasks))
+	}
+	if err != nil {
 		l.w.sleep(ctx, l.w.cfg.LeaseTTL/24)
 		return
 	}

@@ -28,6 +28,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/outage"
 	"github.com/flowfabric/flowfabric/scheduler"
 )
 
@@ -226,19 +227,37 @@ func (w *Worker) register(ctx context.Context) error {
 func (w *Worker) heartbeatLoop(ctx context.Context) {
 	tick := time.NewTicker(w.livenessTTL() / 3)
 	defer tick.Stop()
+	var trouble outage.Outage
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		began := time.Now()
 		r, err := w.store.HeartbeatWorker(ctx, ff.HeartbeatWorker{Namespace: w.cfg.Namespace, Instance: w.cfg.Instance})
 		if err == nil && !r.Registered {
 			err = w.register(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("heartbeat failed", "err", err)
+		if ctx.Err() == nil {
+			w.report(&trouble, began, err, "heartbeat fails; trying again", "heartbeats work again")
 		}
+	}
+}
+
+// report logs what a call does when it begins to fail and when it works again,
+// not each time.
+func (w *Worker) report(o *outage.Outage, began time.Time, err error, fails, works string, attrs ...any) {
+	if err != nil {
+		if o.Failed() {
+			w.log.Warn(fails, append(attrs, "err", err)...)
+		} else {
+			w.log.Debug(fails, append(attrs, "err", err)...)
+		}
+		return
+	}
+	if failed, lasted, ended := o.Worked(began); ended {
+		w.log.Info(works, "failed_calls", failed, "lasted", lasted.Round(time.Millisecond))
 	}
 }
 
@@ -362,30 +381,27 @@ func pauses(first, longest time.Duration) *backoff.ExponentialBackOff {
 // stop.
 func (w *Worker) Run(ctx context.Context) error {
 	pause := pauses(50*time.Millisecond, 5*time.Second)
-	failing := false
+	var trouble outage.Outage
 	for {
 		if err := w.acquireSlot(ctx); err != nil {
 			break
 		}
 		held := 1 + w.freeSlots()
+		began := time.Now()
 		n, err := w.claim(ctx, claim{max: held, wait: w.cfg.PollInterval, served: true}, func(t *Task) { //nolint:contextcheck // a task has a context of its own
 			w.serving.Go(func() { w.occupy(t) })
 		})
 		for range held - n {
 			<-w.slots
 		}
+		if err != nil && (ctx.Err() != nil || errors.Is(err, ErrDraining)) {
+			break
+		}
+		w.report(&trouble, began, err, "claiming fails; trying again", "claiming works again")
 		if err == nil {
-			failing = false
 			pause.Reset()
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrDraining) {
-			break
-		}
-		if !failing {
-			w.log.Warn("claiming fails; trying again", "err", err)
-		}
-		failing = true
 		if !w.sleep(ctx, pause.NextBackOff()) {
 			break
 		}
