@@ -12,7 +12,11 @@ import (
 )
 
 func (a *app) benchCommand() *cobra.Command {
-	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Args: cobra.ArbitraryArgs, RunE: onlyCommands, Long: "Measures a store: --store sqlite:FILE or --store valkey://HOST in this process, or --server URL over HTTP."}
+	parent := &cobra.Command{Use: "bench", Short: "Measure a store", Args: cobra.ArbitraryArgs, RunE: onlyCommands, Long: `Measures a store: --store sqlite:FILE or --store valkey://HOST in this process, or --server URL over HTTP.
+
+The executions of a measurement stay in the store, in lanes whose names begin with bench-,
+until a server deletes them when their retention is over. Measure on a store, or on a
+database of a Valkey, that is for nothing else.`}
 	for _, s := range []struct {
 		name, short string
 		tasks       int
@@ -35,6 +39,7 @@ func (a *app) benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.notice("the executions of this measurement stay in the store, in lanes bench-…, until their retention is over")
 			return a.print(r, func(p *printer) { p.report(r) })
 		})
 		c.Flags().IntVar(&o.Tasks, "tasks", s.tasks, "executions")

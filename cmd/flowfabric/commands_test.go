@@ -115,6 +115,7 @@ func TestCommandsAnswerWithJSONAndExitCodes(t *testing.T) {
 		{[]string{"bogus"}, exitUsage, `unknown command "bogus"`},
 		{[]string{"list", "--bogus"}, exitUsage, "unknown flag: --bogus"},
 		{[]string{"worker", "run"}, exitUsage, "--exec is missing or empty"},
+		{[]string{"serve", "--store", "valkey://127.0.0.1:1", "--synchronous", "off"}, exitUsage, "--synchronous is for SQLite"},
 		{[]string{"demo", "--input", dir + "/none"}, exitFailed, "input: cannot be read"},
 		{[]string{"demo", "--workers", "1"}, exitUsage, "--workers must be 2 to 64 (got 1)"},
 	} {
@@ -171,6 +172,60 @@ func TestABatchFileOfLargePayloadsIsSubmittedInSmallerBatches(t *testing.T) {
 	}
 	if got := ok(t, "submit", "--batch", file, "--store", "sqlite:"+filepath.Join(t.TempDir(), "ff.db")); !strings.Contains(got, "9 submitted") {
 		t.Errorf("printed %q", got)
+	}
+}
+
+func TestALineOfABatchMayNameItsLane(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
+	o := flowfabric(t, nil, "{\"kind\":\"a\",\"lane_id\":\"mail\"}\n{\"kind\":\"b\"}\n", "submit", "--batch", "-", "--lane", "other", "--store", store)
+	if o.code != exitOK {
+		t.Fatalf("exit code %d: %s", o.code, o.stderr)
+	}
+	for lane, kind := range map[string]string{"mail": "a", "other": "b"} {
+		page := okJSON[httpapi.ExecutionPage](t, "list", "--lane", lane, "--store", store)
+		if len(page.Executions) != 1 || page.Executions[0].Kind != kind {
+			t.Errorf("lane %s: %+v", lane, page.Executions)
+		}
+	}
+	o = flowfabric(t, nil, `{"kind":"a","lane_id":"ü"}`, "submit", "--batch", "-", "--store", store)
+	if o.code != exitFailed || !strings.Contains(o.stderr, "line 1") || !strings.Contains(o.stderr, "lane_id contains") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+func TestEventsHaveAHeaderAndCanBeReadFromTheStart(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
+	if out := ok(t, "events", "--store", store); out != "" {
+		t.Errorf("without events: %q", out)
+	}
+	one := strings.TrimSpace(ok(t, "submit", "job", "--store", store))
+	two := strings.TrimSpace(ok(t, "submit", "job", "--store", store))
+	ok(t, "cancel", one, two, "--store", store)
+	for _, args := range [][]string{{"events"}, {"events", "--after", "0"}} {
+		rows := strings.Split(strings.TrimSpace(ok(t, append(args, "--store", store)...)), "\n")
+		if len(rows) != 3 {
+			t.Fatalf("%v: %q", args, rows)
+		}
+		header := strings.Fields(rows[0])
+		if header[0] != "AT" || header[1] != "EVENT" {
+			t.Errorf("%v: header %q", args, rows[0])
+		}
+		for i, id := range []string{one, two} {
+			row := rows[i+1]
+			if at := strings.Index(rows[0], "EXECUTION"); len(row) < at || !strings.HasPrefix(row[at:], id) {
+				t.Errorf("%v: the execution of %q is not below its header %q", args, row, rows[0])
+			}
+		}
+	}
+}
+
+func TestBenchSaysWhatItLeavesBehind(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
+	for _, scenario := range []string{"latency", "submit-claim-complete"} {
+		o := flowfabric(t, nil, "", "bench", scenario, "--tasks", "5", "--workers", "1", "--store", store)
+		if o.code != exitOK || !strings.Contains(o.stderr, "stay in the store, in lanes bench-") {
+			t.Errorf("%s: exit code %d: %s", scenario, o.code, o.stderr)
+		}
 	}
 }
 
@@ -258,6 +313,23 @@ func TestSettingsAreRefusedNamingTheVariable(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", setting, o.code, o.stderr)
 		}
 	}
+}
+
+func TestTheURLOfAValkeyAloneStartsNoSQLite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ff.db")
+	o := flowfabric(t, []string{"FF_VALKEY_URL=valkey://127.0.0.1:1", "FF_SQLITE_PATH=" + path, "FF_LISTEN_ADDR=127.0.0.1:0"}, "", "serve")
+	if o.code != exitFailed || !strings.Contains(o.stderr, "invalid value for FF_VALKEY_URL") || !strings.Contains(o.stderr, "FF_BACKEND=valkey") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("it made a SQLite file")
+	}
+	d := launch(t, []string{"FF_VALKEY_URL=valkey://127.0.0.1:1", "FF_BACKEND=sqlite", "FF_SQLITE_PATH=" + path, "FF_LISTEN_ADDR=127.0.0.1:0"}, "serve")
+	d.answers(t)
+	if !strings.Contains(d.stderr.String(), "FF_VALKEY_URL") {
+		t.Errorf("it does not say that the variable has no effect: %s", d.stderr)
+	}
+	d.stop(t)
 }
 
 func TestVariablesWithoutEffectAreNamed(t *testing.T) {

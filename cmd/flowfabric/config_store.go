@@ -17,7 +17,7 @@ type storeSettings struct {
 	Backend    string `env:"FF_BACKEND" doc:"Store when there is no --store: sqlite or valkey. Empty means sqlite; in the reference it means valkey."`
 	SQLitePath string `env:"FF_SQLITE_PATH" doc:"SQLite file, or :memory:." flag:"--store sqlite:PATH" only:"sqlite"`
 
-	URL      string   `env:"FF_VALKEY_URL" doc:"The whole URL of a Valkey, instead of FF_HOST, FF_PORT, FF_TLS, FF_CLUSTER and FF_VALKEY_DATABASE." flag:"--store valkey://…" only:"valkey"`
+	URL      string   `env:"FF_VALKEY_URL" doc:"The whole URL of a Valkey, instead of FF_HOST, FF_PORT, FF_TLS, FF_CLUSTER and FF_VALKEY_DATABASE. Needs FF_BACKEND=valkey." flag:"--store valkey://…" only:"valkey"`
 	Host     string   `env:"FF_HOST" doc:"Host of a Valkey, when FF_BACKEND is valkey." only:"valkey"`
 	Port     port     `env:"FF_PORT" doc:"Its port." only:"valkey"`
 	TLS      boolean  `env:"FF_TLS" doc:"Whether it wants TLS: 1, true, 0 or false." only:"valkey"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -46,12 +47,21 @@ func eventRow(e *httpapi.Event) []string {
 	return []string{at(e.At.Time), name, strconv.FormatUint(e.LeaseEpoch, 10), strconv.Itoa(e.AttemptIndex), clean(string(e.InstanceID)), clean(e.Reason)}
 }
 
+// logLine writes one event of a log. The widths are fixed, because more may follow
+// at any time: what is wider moves the rest of its line.
+func (p *printer) logLine(at, event, id, epoch, attempt, instance, reason string) {
+	p.line("%s", strings.TrimRight(fmt.Sprintf("%-24s  %-20s  %-43s  %-5s  %-7s  %-24s  %s", at, event, id, epoch, attempt, instance, reason), " "))
+}
+
 func (a *app) eventsCommand() *cobra.Command {
 	var follow bool
 	var id, after string
 	c := &cobra.Command{Use: "events", Short: "Show the event log", Args: exactly()}
 	c.RunE = a.withStore(func(ctx context.Context, b ff.Backend, _ []string) error {
 		q := ff.ReadEvents{After: ff.EventCursor(after), Limit: ff.MaxPageLimit}
+		if after == "0" {
+			q.After = ""
+		}
 		if id != "" {
 			var err error
 			if q.ID, err = ff.ParseExecutionID(id); err != nil {
@@ -61,6 +71,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		if follow {
 			q.Wait = 30 * time.Second
 		}
+		begun := false
 		for {
 			r, err := b.ReadEvents(ctx, q)
 			if err != nil {
@@ -69,10 +80,15 @@ func (a *app) eventsCommand() *cobra.Command {
 			for _, e := range r.Events {
 				out := httpapi.EventOf(e)
 				if err := a.print(out, func(p *printer) {
-					p.line("%s  %s", strings.Join(eventRow(&out), "  "), out.ExecutionID)
+					if !begun {
+						p.logLine("AT", "EVENT", "EXECUTION", "EPOCH", "ATTEMPT", "WORKER INSTANCE", "REASON")
+					}
+					row := eventRow(&out)
+					p.logLine(row[0], row[1], out.ExecutionID.String(), row[2], row[3], row[4], row[5])
 				}); err != nil {
 					return err
 				}
+				begun = true
 			}
 			if q.After = r.Next; !follow && len(r.Events) == 0 {
 				return nil
@@ -81,6 +97,6 @@ func (a *app) eventsCommand() *cobra.Command {
 	})
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on as events happen")
 	c.Flags().StringVar(&id, "id", "", "only this execution")
-	c.Flags().StringVar(&after, "after", "", "go on after a cursor")
+	c.Flags().StringVar(&after, "after", "", "go on after a cursor; 0 is the start")
 	return c
 }

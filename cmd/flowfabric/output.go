@@ -16,10 +16,15 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-// terminal reports whether a stream is a terminal on which colours are welcome.
+// terminal reports whether a stream is a terminal.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colourful reports whether a stream is a terminal on which colours are welcome.
+func colourful(w io.Writer) bool {
+	return terminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // printer writes for people: colours and framed tables on a terminal, plain text
@@ -34,8 +39,16 @@ func (a *app) print(v any, people func(p *printer)) error {
 	if a.json {
 		return a.jsonLine(v)
 	}
-	people(&printer{w: a.stdout, fancy: terminal(a.stdout)})
+	people(&printer{w: a.stdout, fancy: colourful(a.stdout)})
 	return nil
+}
+
+// notice tells people something beside the output, whether they look at it now or
+// later in a log. Programs get an error there at most.
+func (a *app) notice(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.stderr, "flowfabric: "+format+"\n", args...)
+	}
 }
 
 // jsonLine writes one JSON object on one line.
@@ -126,7 +139,7 @@ type progress struct {
 }
 
 func (a *app) progress() *progress {
-	return &progress{w: a.stderr, fancy: terminal(a.stderr) && !a.json}
+	return &progress{w: a.stderr, fancy: colourful(a.stderr) && !a.json}
 }
 
 func (p *progress) show(format string, args ...any) {

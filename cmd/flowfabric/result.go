@@ -14,6 +14,8 @@ import (
 func (a *app) resultCommand() *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{Use: "result ID", Short: "Print the result of an execution", Args: exactly("ID"),
+		Long: `Prints the result of an execution. A file or a pipe gets its bytes as they are, without
+a newline that is not in it; on a terminal the line is ended. So does submit --wait.`,
 		RunE: a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
 			if wait < 0 {
 				return usageError("--wait must not be negative (got %s)", wait)
@@ -27,7 +29,7 @@ func (a *app) resultCommand() *cobra.Command {
 // printResult prints the result once the execution has ended. The exit code says
 // how it ended.
 func (a *app) printResult(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait time.Duration) error {
-	x, err := waitTerminal(ctx, b, id, wait)
+	x, err := a.waitTerminal(ctx, b, id, wait)
 	if err != nil {
 		return err
 	}
@@ -74,13 +76,14 @@ const reconnectPause = 200 * time.Millisecond
 
 // waitTerminal waits until the execution has ended, or for as long as given. A
 // server that goes away meanwhile may come back until then.
-func waitTerminal(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait time.Duration) (ff.Execution, error) {
+func (a *app) waitTerminal(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait time.Duration) (ff.Execution, error) {
 	x, err := b.Execution(ctx, id)
 	if err != nil || x.Terminal() || wait == 0 {
 		return x, err
 	}
 	deadline := time.Now().Add(wait)
 	q := ff.ReadEvents{ID: id}
+	told := false
 	for {
 		left := time.Until(deadline)
 		if left <= 0 && err != nil {
@@ -90,6 +93,10 @@ func waitTerminal(ctx context.Context, b ff.Backend, id ff.ExecutionID, wait tim
 			return x, &exitError{exitTimeout, fmt.Errorf("%s is still %s after %s; see: flowfabric explain '%s'", id, x.PublicState(), wait, id)}
 		}
 		if err != nil {
+			if !told {
+				a.notice("trying again for up to %s: %s", left.Round(time.Second), err)
+			}
+			told = true
 			if err := pause(ctx, min(left, reconnectPause)); err != nil {
 				return x, err
 			}

@@ -55,7 +55,13 @@ func (a *app) serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if a.store == "" && s.Store.URL != "" && os.Getenv("FF_BACKEND") == "" {
+			return invalidVariable("FF_VALKEY_URL", "it has no effect on the SQLite store that FF_BACKEND leads to when it is not set: set FF_BACKEND=valkey, or unset FF_VALKEY_URL")
+		}
 		url := cmp.Or(a.store, s.Store.location())
+		if kindOf(url) == kindValkey && c.Flags().Changed("synchronous") {
+			return usageError("--synchronous is for SQLite; what a Valkey loses in a crash is its own setting: see flowfabric doctor --store '%s'", shown(url))
+		}
 		return a.serve(c.Context(), &f, s, url, func(base string) {
 			fmt.Fprintf(a.stderr, "Serving %s on %s\nTry: flowfabric submit hello --payload '\"world\"'%s\n", strings.TrimPrefix(shown(url), "sqlite:"), base, serverHint(base))
 		})

@@ -79,8 +79,18 @@ func (a *app) location() string {
 // commandPatience is how long commands that end by themselves try to reach a Valkey.
 const commandPatience = 5 * time.Second
 
+// silence is how long a command may wait for its store without a word.
+const silence = time.Second
+
 // openFor opens the store that the command is about, a Valkey with these options.
+// A command without a log of its own says on standard error that it waits.
 func (a *app) openFor(ctx context.Context, v valkey.Options) (ff.Backend, error) {
+	if v.Logger == nil {
+		slow := time.AfterFunc(silence, func() {
+			a.notice("%s does not answer; trying for up to %s", shown(a.location()), v.Connect)
+		})
+		defer slow.Stop()
+	}
 	options, err := a.clientOptions()
 	if err != nil {
 		return nil, err

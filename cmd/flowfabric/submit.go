@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -37,7 +38,7 @@ func (a *app) submitCommand() *cobra.Command {
 		Use: "submit KIND", Short: "Submit an execution", Args: cobra.ArbitraryArgs,
 		Example: `  flowfabric submit hello --payload '"world"'
   flowfabric submit resize --payload @job.json --retries 3 --timeout 30s --wait 1m
-  flowfabric submit --batch jobs.ndjson      # one object per line: {"kind":"hello","payload":1}`,
+  flowfabric submit --batch jobs.ndjson      # one object per line: {"kind":"hello","payload":1,"lane_id":"mail"}`,
 	}
 	c.RunE = a.withAnyStore(func(ctx context.Context, b ff.Backend, args []string) error {
 		f.changed = c.Flags().Changed
@@ -52,7 +53,7 @@ func (a *app) submitCommand() *cobra.Command {
 		return usageError("give either a KIND or --batch FILE (see: flowfabric submit --help)")
 	})
 	flags := c.Flags()
-	flags.StringVar(&f.lane, "lane", "default", "lane to submit to")
+	flags.StringVar(&f.lane, "lane", "default", "lane to submit to; a line of --batch may name its own as lane_id")
 	flags.StringVar(&f.payload, "payload", "", "input: JSON, @FILE, or - for standard input")
 	flags.BoolVar(&f.raw, "raw", false, "take the payload as raw bytes, not as JSON")
 	flags.StringVar(&f.namespace, "namespace", "", "namespace")
@@ -199,11 +200,11 @@ func (a *app) submitBatch(ctx context.Context, b ff.Backend, f *submitFlags) err
 		if len(line) == 0 {
 			continue
 		}
-		s, err := httpapi.Decode[httpapi.Submit](line, httpapi.RefuseUnknown, "kind")
+		s, err := httpapi.Decode[httpapi.CreateItem](line, httpapi.RefuseUnknown, "kind")
 		if err != nil {
 			return fmt.Errorf("line %d: %w", number, err)
 		}
-		c, err := s.Command(ff.LaneID(f.lane))
+		c, err := s.Command(cmp.Or(s.LaneID, ff.LaneID(f.lane)))
 		if err != nil {
 			return fmt.Errorf("line %d: %w", number, err)
 		}

@@ -255,3 +255,27 @@ func TestThePrintedLibrariesCanBeLoaded(t *testing.T) {
 		}
 	}
 }
+
+func TestACommandSaysThatItWaitsForAStore(t *testing.T) {
+	const store = "valkey://127.0.0.1:1"
+	o := flowfabric(t, nil, "", "list", "--store", store)
+	first, rest, _ := strings.Cut(o.stderr, "\n")
+	if o.code != exitUnavailable || !strings.Contains(first, store+" does not answer") || !strings.Contains(first, "5s") || !strings.Contains(rest, "connection refused") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	if o := flowfabric(t, nil, "", "list", "--store", store, "--json"); o.code != exitUnavailable || strings.Count(o.stderr, "\n") != 1 || !strings.HasPrefix(o.stderr, "{") {
+		t.Errorf("with --json: exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+func TestAWaitingCommandSaysThatTheServerWentAway(t *testing.T) {
+	server, base := serve(t, t.TempDir()+"/ff.db", "127.0.0.1:0", "--log-level", "debug")
+	id := strings.TrimSpace(ok(t, "submit", "job", "--server", base))
+	waiting := launch(t, nil, "result", id, "--wait", "1h", "--server", base)
+	eventually(t, "it waits", func() bool { return strings.Contains(server.stderr.String(), id) })
+	server.stop(t)
+	eventually(t, "it says so", func() bool { return strings.Contains(waiting.stderr.String(), "trying again") })
+	if n := strings.Count(waiting.stderr.String(), "trying again"); n != 1 {
+		t.Errorf("it says so %d times: %s", n, waiting.stderr)
+	}
+}
