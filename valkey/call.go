@@ -138,7 +138,7 @@ var replyAdvice = map[string]struct {
 	"ASK":         {ff.CodeUnsupportedStore, isClusterNode},
 	"KILLED":      {ff.CodeUnavailable, "somebody has ended the function: retry"},
 	"SELECT":      {ff.CodeUnsupportedStore, "the server has no database of this number: give another, valkey://HOST/NUMBER, or raise databases"},
-	"SENTINEL":    {ff.CodeUnsupportedStore, "the sentinels watch no primary of this name: look at sentinel=NAME"},
+	"SENTINEL":    {ff.CodeUnsupportedStore, "the sentinels watch no primary of this name: look at sentinel=NAME (SENTINEL MASTERS lists the names)"},
 	"NOSENTINEL":  {ff.CodeUnsupportedStore, "this server is no sentinel: leave out sentinel=, or give the addresses of the sentinels"},
 	"CROSSSLOT":   {ff.CodeInternal, "keys of two slots in one call"},
 	"WRONGTYPE":   {ff.CodeCorruption, "a key is of another type than FlowFabric writes"},
@@ -156,15 +156,20 @@ var phraseAdvice = []struct{ phrase, like string }{
 	{"unknown command 'SENTINEL'", "NOSENTINEL"},
 }
 
-func liftReply(e *valkey.ValkeyError) error {
-	text := firstLine(e.Error())
-	first, _, _ := strings.Cut(text, " ")
+// adviceWord is the word under which replyAdvice may know an error.
+func adviceWord(text string) string {
+	word, _, _ := strings.Cut(text, " ")
 	for _, p := range phraseAdvice {
 		if strings.Contains(text, p.phrase) {
-			first = p.like
+			word = p.like
 		}
 	}
-	if known, ok := replyAdvice[first]; ok {
+	return word
+}
+
+func liftReply(e *valkey.ValkeyError) error {
+	text := firstLine(e.Error())
+	if known, ok := replyAdvice[adviceWord(text)]; ok {
 		return ff.Errorf(known.code, "%s (%s)", known.advice, text)
 	}
 	if strings.Contains(text, "WRONGTYPE") || strings.Contains(text, "user_function") || strings.Contains(text, "script") {

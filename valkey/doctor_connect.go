@@ -1,6 +1,7 @@
 package valkey
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -34,28 +35,15 @@ func (d *doctor) unmet(err error) ff.Check {
 		return c
 	}
 	const credentials = "give the right user and password: in the URL, valkey://user:password@host, or in FF_VALKEY_USER and FF_VALKEY_PASSWORD"
-	sentinel := d.target.option.Sentinel.MasterSet
-	word, _, _ := strings.Cut(e.Error(), " ")
-	switch text := strings.ToLower(e.Error()); {
-	case word == "NOAUTH":
+	switch word := adviceWord(e.Error()); word {
+	case "NOAUTH":
 		c.Name, c.Detail, c.Advice = "authenticated", "the server wants a password", credentials
-	case word == "WRONGPASS":
+	case "WRONGPASS":
 		c.Name, c.Advice = "authenticated", credentials
-	case word == "NOPERM":
+	case "NOPERM":
 		c.Name, c.Advice = "permissions", "let the user connect: ACL SETUSER "+d.user()+" "+neededPermissions
-	case strings.Contains(text, "db index is out of range"):
-		c.Name, c.Advice = "database", "give a database that the server has (CONFIG GET databases counts them), or let it have more: databases N in its configuration"
-	case sentinel != "" && strings.Contains(text, "no such master"):
-		c.Name, c.Advice = "topology", "give the name of a primary that this sentinel watches as sentinel=NAME; SENTINEL MASTERS lists them"
-	case sentinel != "" && strings.Contains(text, "unknown command 'sentinel'"):
-		c.Name, c.Advice = "topology", "this is no sentinel: give the addresses of sentinels, or leave out sentinel="+sentinel
-	case strings.Contains(text, "unknown command 'hello'"):
-		c.Name, c.Advice = "version", useNewer
 	default:
-		c.Advice = replyAdvice[word].advice
-		if c.Advice == "" {
-			c.Advice = "look at the server's log, and check that the URL leads where it should"
-		}
+		c.Advice = cmp.Or(replyAdvice[word].advice, "look at the server's log, and check that the URL leads where it should")
 	}
 	return c
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -47,8 +46,7 @@ func (p *patient) refused(check string, err error) {
 		return
 	}
 	text := firstLine(err.Error())
-	word, _, _ := strings.Cut(text, " ")
-	p.checks.Problem(check, replyAdvice[word].advice, "%s", text)
+	p.checks.Problem(check, replyAdvice[adviceWord(text)].advice, "%s", text)
 }
 
 func (p *patient) authenticated(ctx context.Context) {

@@ -1,6 +1,7 @@
 package valkey
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -103,16 +104,10 @@ func (d *doctor) storedPartitions(ctx context.Context) {
 
 // unreadableAdvice says what to do about a key that cannot be read.
 func (d *doctor) unreadableAdvice(err error) string {
-	word, _, _ := strings.Cut(err.Error(), " ")
-	switch {
-	case d.target.Cluster:
+	if d.target.Cluster {
 		return "bring the node back that holds this key"
-	case word == "MOVED" || word == "ASK":
-		return "add cluster=true to the URL (FF_CLUSTER=true)"
-	case replyAdvice[word].advice != "":
-		return replyAdvice[word].advice
 	}
-	return "look at the server's log"
+	return cmp.Or(replyAdvice[adviceWord(err.Error())].advice, "look at the server's log")
 }
 
 // partitionHash asks the primaries until one has the slot of the key.
