@@ -12,7 +12,7 @@ const ExtensionsName = "flowfabric_go"
 
 // ExtensionsVersion grows with every change of the extensions. A newer library is
 // never replaced by an older one.
-const ExtensionsVersion = 2
+const ExtensionsVersion = 3
 
 //go:embed functions/shared.lua extensions/*.lua
 var extensionParts embed.FS

@@ -3,7 +3,11 @@ package valkey
 import (
 	"context"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
+
+	"github.com/valkey-io/valkey-go"
 
 	ff "github.com/flowfabric/flowfabric"
 )
@@ -45,6 +49,7 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	}
 	if c.Kind == ff.SweepRetention {
 		s.pruneWorkers(ctx)
+		s.trimEvents(ctx, r.Now)
 	}
 	if len(places) > 0 {
 		// What was done may have made something else due.
@@ -56,6 +61,45 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	}
 	s.due.Known(c.Kind, r.Next)
 	return r, nil
+}
+
+// trimInterval is how often the logs of all partitions are trimmed.
+const trimInterval = time.Minute
+
+// trimEvents deletes the events that retention no longer keeps, of all partitions. A
+// partition that cannot be reached is trimmed another time.
+func (s *Store) trimEvents(ctx context.Context, now time.Time) {
+	if !s.trimming.due(now) {
+		return
+	}
+	before := strconv.FormatInt(now.Add(-s.retention).UnixMilli(), 10)
+	commands := make([]valkey.Completed, s.partitions.Flow)
+	for p := range commands {
+		commands[p] = s.client.B().Xtrim().Key(tagOf(uint16(p)).events()).Minid().Almost().Threshold(before).Build()
+	}
+	for p, r := range s.client.DoMulti(ctx, commands...) {
+		if err := r.Error(); err != nil {
+			s.log.Warn("the events of a partition could not be trimmed", "partition", p, "err", s.lift(ctx, err))
+		}
+	}
+}
+
+// interval tells when something is to be done again.
+type interval struct {
+	mu   sync.Mutex
+	last time.Time
+}
+
+// due reports whether it is time, and notes that it was done. A clock that has gone
+// back makes it time.
+func (i *interval) due(now time.Time) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if since := now.Sub(i.last); since >= 0 && since < trimInterval {
+		return false
+	}
+	i.last = now
+	return true
 }
 
 // checkSweep checks the command and fills in its limit.

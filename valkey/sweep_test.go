@@ -249,3 +249,37 @@ func TestRetentionLeavesNoAttemptBehind(t *testing.T) {
 		t.Errorf("%d keys are left: %q, %v", len(left), left, err)
 	}
 }
+
+// Nothing has ended, so that retention has nothing to delete: the log is trimmed all the
+// same, and what an execution knows of its own events does not grow for ever.
+func TestTheEventsOfAnExecutionThatNeverEndsAreTrimmed(t *testing.T) {
+	c := newCrowd(t, valkey.Options{Retention: time.Hour})
+	const leases = 1500
+	id := c.create(1, ff.CreateExecution{Lane: "main"})[0]
+	for range leases {
+		r, err := c.Claim(t.Context(), ff.Claim{Claimant: claimant, Lanes: []ff.LaneID{"main"}, LeaseTTL: time.Minute})
+		if err != nil || len(r.Claimed) != 1 {
+			t.Fatalf("claimed %d, %v", len(r.Claimed), err)
+		}
+		if _, err := c.ReleaseExecutions(t.Context(), ff.ReleaseExecutions{Leases: []ff.LeaseRef{r.Claimed[0].Ref()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := c.number("STRLEN", "ffx:exec:{fp:0}:"+id.String()+":events"); n == 0 || n > 41_000 {
+		t.Errorf("the list of the events of an execution has %d bytes", n)
+	}
+	latest, err := c.ReadEvents(t.Context(), ff.ReadEvents{ID: id, Limit: ff.MaxPageLimit})
+	if err != nil || len(latest.Events) < 1000 {
+		t.Errorf("%d events are known, %v", len(latest.Events), err)
+	}
+	log := "ffx:part:{fp:0}:events"
+	c.sweep(ff.SweepRetention)
+	if n := c.number("XLEN", log); n != 2*leases {
+		t.Fatalf("the log has %d events before retention is over", n)
+	}
+	c.clock.Advance(2 * time.Hour)
+	c.sweep(ff.SweepRetention)
+	if n := c.number("XLEN", log); n > 200 {
+		t.Errorf("the log has %d events after", n)
+	}
+}

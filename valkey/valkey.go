@@ -83,6 +83,7 @@ type Store struct {
 	due      wake.Due[ff.SweepKind]
 	progress progress
 	repairs  reconciliation
+	trimming interval
 	lead     lead
 
 	closing  sync.Once

@@ -61,13 +61,25 @@ local function outcome_key(tag, lane, outcome)
   return 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':outcome:' .. outcome
 end
 
+-- How long the list of an execution's own events may get, in bytes, and how much of
+-- its end is kept then: more than a thousand events, as in a lease history.
+local EVENT_LIST, EVENT_LIST_KEPT = 40000, 24000
+
+-- Notes where in the log an event of an execution is.
+local function list_event(key, entry)
+  if redis.call('APPEND', key, entry .. ' ') > EVENT_LIST then
+    local kept = redis.call('GETRANGE', key, -EVENT_LIST_KEPT, -1)
+    redis.call('SET', key, string.sub(kept, string.find(kept, ' ', 1, true) + 1))
+  end
+end
+
 -- Appends to the log of the partition and to the list of the execution's own
 -- events, and tells a reader that waits, if there is one.
 local function emit(tag, id, now, kind, lease_id, epoch, attempt_id, index, worker, instance, reason, outcome, flow_id)
   local log = 'ffx:part:' .. tag .. ':events'
   local entry = redis.call('XADD', log, '*', 'e', table.concat({now, kind, id, lease_id or '', epoch or '', attempt_id or '',
     index or '', worker or '', instance or '', reason or '', outcome or '', flow_id or ''}, '\0'))
-  redis.call('APPEND', 'ffx:exec:' .. tag .. ':' .. id .. ':events', entry .. ' ')
+  list_event('ffx:exec:' .. tag .. ':' .. id .. ':events', entry)
   if redis.call('DEL', log .. ':waiting') == 1 then
     redis.call('PUBLISH', 'ffx:event', tag)
   end

@@ -320,8 +320,5 @@ redis.register_function('ffx_sweep', function(keys, a)
       break
     end
   end
-  if a[1] == 'retention_trimmer' then
-    redis.call('XTRIM', 'ffx:part:' .. s.tag .. ':events', 'MINID', '~', string.format('%.0f', s.now - s.retention))
-  end
   return {s.now, s.processed, s.errors, all and {} or s.place, s.failure, s.compatible}
 end)
