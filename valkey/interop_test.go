@@ -566,7 +566,7 @@ func TestWorkOfPeersIsFoundInTime(t *testing.T) {
 			t.Run(fmt.Sprintf("quiet %v, another partition %v", quiet, away), func(t *testing.T) {
 				server := valkeytest.Start(t)
 				p := newPeer(t, server)
-				limit := 300 * time.Millisecond
+				limit := 700 * time.Millisecond // less than until the next look that nobody asked for
 				if quiet {
 					p.text("FUNCTION", "LOAD", standIn("34"))
 					limit = 1300 * time.Millisecond
@@ -587,7 +587,10 @@ func TestWorkOfPeersIsFoundInTime(t *testing.T) {
 					}
 					close(claimed)
 				}()
-				time.Sleep(400 * time.Millisecond) // it waits by now
+				mark := fmt.Sprintf("ffx:idx:{fp:%d}:lane:alpha:waiting", home)
+				for p.text("GET", mark) == "" && t.Context().Err() == nil {
+					time.Sleep(time.Millisecond)
+				}
 				begin := time.Now()
 				p.create(&peerCreate{lane: "alpha", partition: partition})
 				at, ok := <-claimed

@@ -140,6 +140,16 @@ local function write_core(core, args, c)
   end
 end
 
+-- Wakes workers for what was created by somebody who knows nothing of marks. Where
+-- the lane had no executions there is no mark: they are told when any listen.
+local function wake_for_created(tag, lane)
+  if redis.call('SISMEMBER', 'ffx:idx:' .. tag .. ':lanes', lane) == 0 and redis.call('PUBSUB', 'NUMSUB', 'ffx:wake')[2] > 0 then
+    redis.call('PUBLISH', 'ffx:wake', tag .. lane)
+  else
+    wake_lane(tag, lane)
+  end
+end
+
 redis.register_function('ff_create_execution', function(keys, args)
   local c, reply = check_create(keys, args)
   if not c then
@@ -167,7 +177,7 @@ redis.register_function('ff_create_execution', function(keys, args)
   if c.delayed then
     return ok(id, 'delayed')
   end
-  wake_lane(tag_of(core), args[3])
+  wake_for_created(tag_of(core), args[3])
   return ok(id, 'waiting')
 end)
 
