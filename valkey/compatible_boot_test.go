@@ -21,6 +21,7 @@ func referenceLike(t *testing.T) string {
 	text := valkey.Library()
 	for _, change := range [][2]string{
 		{"  if redis.call('DEL', 'ffx:idx:' .. tag .. ':lane:' .. lane .. ':waiting') == 1 then", "  if false then"},
+		{"redis.call('PUBSUB', 'NUMSUB', 'ffx:wake')[2] > 0", "false"},
 		{"  if delayed then\n    return (string.gsub(key, ':eligible$', ':delayed'))\n  end\n  return (string.gsub(key, ':delayed$', ':eligible'))", "  return key"},
 		{"local function current_keys(core, id, x, attempt, stream, leases)\n", "local function current_keys(core, id, x, attempt, stream, leases)\n  do return attempt, stream, leases end\n"},
 		{"    'lease_expired_at', '', 'lease_revoked_at', '', 'lease_revoke_reason', '',\n    'last_transition_at', l.now", "    'last_transition_at', l.now"},
