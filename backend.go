@@ -131,6 +131,7 @@ type Backend interface {
 	Executions
 	Claims
 	Leases
+	Streams
 	Workers
 	Events
 	Maintenance
