@@ -275,6 +275,8 @@ var (
 	ErrInvalidToken             = &Error{Code: CodeInvalidToken}
 	ErrWaitpointNotFound        = &Error{Code: CodeWaitpointNotFound}
 	ErrStreamClosed             = &Error{Code: CodeStreamClosed}
+	ErrStaleOwnerCannotAppend   = &Error{Code: CodeStaleOwnerCannotAppend}
+	ErrRetentionLimitExceeded   = &Error{Code: CodeRetentionLimitExceeded}
 	ErrUnavailable              = &Error{Code: CodeUnavailable}
 	ErrTimeout                  = &Error{Code: CodeTimeout}
 	ErrTransport                = &Error{Code: CodeTransport}

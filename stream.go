@@ -3,6 +3,7 @@ package flowfabric
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -64,6 +65,9 @@ const (
 	MaxFrameLimit = 10_000
 	// DefaultFrameLimit is the size of a page when none is given.
 	DefaultFrameLimit = 100
+	// MaxFramePageBytes bounds the payloads of a page: one that has reached it ends
+	// there, with More.
+	MaxFramePageBytes = 8 << 20
 )
 
 // SummaryNull is the text that stands for null in a patch of the summary, where null
@@ -91,10 +95,13 @@ func (f FrameID) Compare(g FrameID) int {
 	return 1
 }
 
-// Next is the position right after.
+// Next is the position right after; the last one is its own.
 func (f FrameID) Next() FrameID {
-	if f.Seq++; f.Seq == 0 {
-		f.Ms++
+	switch {
+	case f.Seq < math.MaxUint64:
+		return FrameID{f.Ms, f.Seq + 1}
+	case f.Ms < math.MaxUint64:
+		return FrameID{f.Ms + 1, 0}
 	}
 	return f
 }
@@ -262,7 +269,8 @@ type StreamRef struct {
 	AttemptIndex int
 }
 
-func (r StreamRef) validate() error {
+// Validate checks the reference. Errors: invalid_input.
+func (r StreamRef) Validate() error {
 	if err := checkID(r.ID); err != nil {
 		return err
 	}
@@ -286,7 +294,7 @@ type ReadFrames struct {
 
 // Validate checks the query.
 func (c *ReadFrames) Validate() error {
-	if err := c.validate(); err != nil {
+	if err := c.StreamRef.Validate(); err != nil {
 		return err
 	}
 	return checkFrameLimit(c.Limit)
@@ -309,7 +317,7 @@ type TailFrames struct {
 
 // Validate checks the query.
 func (c *TailFrames) Validate() error {
-	if err := c.validate(); err != nil {
+	if err := c.StreamRef.Validate(); err != nil {
 		return err
 	}
 	if c.Wait < 0 || c.Wait > MaxTailWait {
@@ -340,7 +348,7 @@ type FramesResult struct {
 	// Last is the position of the last frame that was looked at, also when it was left
 	// out: where to go on. It is the position asked for when there was none.
 	Last FrameID
-	// More says that the limit was reached.
+	// More says that the limit was reached, or MaxFramePageBytes: there may be more.
 	More bool
 	// ClosedAt is set when no frames will follow; ClosedReason says why (spec 04c §4).
 	// A stream is closed when its attempt has ended, or was never begun and never will
