@@ -61,7 +61,7 @@ func Advance(x *ff.Execution, retention time.Duration, now time.Time) (changed, 
 	case ff.SweepAttemptTimeout:
 		timeOutAttempt(x, &fx, now)
 	case ff.SweepExecutionDeadline:
-		expire(x, "execution_deadline", &fx, now)
+		expire(x, deadlineTime, &fx, now)
 	}
 	return true, false, fx
 }
@@ -78,22 +78,33 @@ func promote(x *ff.Execution, now time.Time) {
 	}
 }
 
+// How time ends attempts.
+const (
+	timedOut     = "timeout"
+	attemptTime  = "attempt_timeout"
+	deadlineTime = "execution_deadline"
+)
+
+// endedByTime reports whether an attempt took too long, or its execution.
+func endedByTime(a *ff.Attempt) bool {
+	return a.FailureCategory == timedOut && (a.FailureReason == attemptTime || a.FailureReason == deadlineTime)
+}
+
 // timeOutAttempt ends an attempt that took too long. While the retry policy
 // allows it another attempt follows (quirk 03 Q17), else the execution expires.
 func timeOutAttempt(x *ff.Execution, fx *Effects, now time.Time) {
-	const reason, category = "attempt_timeout", "timeout"
-	if !mayRetry(x, category) {
-		expire(x, reason, fx, now)
+	if !mayRetry(x, timedOut) {
+		expire(x, attemptTime, fx, now)
 		return
 	}
-	endAttempt(x, ff.AttemptEndedFailure, reason, category, now)
-	x.FailureReason, x.FailureCategory = reason, category
-	fx.Events = append(fx.Events, scheduleRetry(x, reason, Backoff(x), now))
+	endAttempt(x, ff.AttemptEndedFailure, attemptTime, timedOut, now)
+	x.FailureReason, x.FailureCategory = attemptTime, timedOut
+	fx.Events = append(fx.Events, scheduleRetry(x, attemptTime, Backoff(x), now))
 }
 
 // expire is the terminal transition by time (spec 03 §12).
 func expire(x *ff.Execution, reason string, fx *Effects, now time.Time) {
-	endAttempt(x, ff.AttemptEndedFailure, reason, "timeout", now)
-	x.FailureReason, x.FailureCategory = reason, "timeout"
+	endAttempt(x, ff.AttemptEndedFailure, reason, timedOut, now)
+	x.FailureReason, x.FailureCategory = reason, timedOut
 	fx.Events = append(fx.Events, finish(x, ff.OutcomeExpired, reason, now))
 }
