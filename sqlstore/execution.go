@@ -224,15 +224,19 @@ func (s *Store) Attempts(ctx context.Context, id ff.ExecutionID) ([]ff.Attempt, 
 		}
 		list := make([]ff.Attempt, 0, rec.x.TotalAttempts)
 		err = c.Query(selectAttempts, []Value{integer(rec.seq)}, func(r Row) error {
-			var a ff.Attempt
-			for i := range attemptColumns {
-				attemptColumns[i].get(&a, r, i)
-			}
-			list = append(list, a)
+			list = append(list, readAttempt(r))
 			return nil
 		})
 		return append(list, rec.x.Attempt), err
 	})
+}
+
+// readAttempt reads a row of attemptColumns.
+func readAttempt(r Row) (a ff.Attempt) {
+	for i := range attemptColumns {
+		attemptColumns[i].get(&a, r, i)
+	}
+	return a
 }
 
 // CancelExecution ends an execution.
@@ -327,20 +331,28 @@ func (s *Store) SetExecutionTags(ctx context.Context, c ff.SetExecutionTags) (ff
 	})
 }
 
-// purge deletes an execution with everything that belongs to it.
-func (t *tx) purge(rec *record) error {
+// purge deletes an execution with everything that belongs to it. When it has more than
+// so many frames, as many are deleted and the rest stays for later. It reports whether
+// it deleted anything.
+func (t *tx) purge(rec *record, frames *int64) (changed bool, err error) {
+	if *frames == 0 {
+		return false, nil
+	}
+	if empty, err := t.purgeStreams(rec.seq, frames); err != nil || !empty {
+		return err == nil, err
+	}
 	if rec.key != "" {
 		if err := t.exec(deleteKey, integer(rec.namespace), integer(int64(rec.x.ID.Partition())), text(rec.key), integer(rec.seq)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for _, s := range purgeStatements {
 		if err := t.exec(s, integer(rec.seq)); err != nil {
-			return fmt.Errorf("purge of execution %s: %w", rec.x.ID, err)
+			return false, fmt.Errorf("purge of execution %s: %w", rec.x.ID, err)
 		}
 	}
 	t.deltas[rec.count(rec.public)]--
-	return nil
+	return true, nil
 }
 
 var (
@@ -348,6 +360,7 @@ var (
 	purgeStatements = []*Statement{
 		statement("delete from events where seq = $1"),
 		statement("delete from attempts where seq = $1"),
+		statement("delete from summaries where seq = $1"),
 		deletePayload,
 		deleteResult,
 		statement("delete from executions where seq = $1"),

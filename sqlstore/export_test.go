@@ -114,7 +114,7 @@ func Words() map[string][]string {
 		"phase": texts(phases), "ownership": texts(ownerships), "eligibility": texts(eligibilities),
 		"blocking": texts(blockings), "outcome": texts(outcomes), "attempt_phase": texts(attemptPhases),
 		"public_state": texts(publicStates), "attempt_type": texts(attemptTypes), "attempt_state": texts(attemptStates),
-		"due_kind": texts(sweepKinds), "event_type": texts(eventTypes),
+		"due_kind": texts(sweepKinds), "event_type": texts(eventTypes), "frame_mode": texts(frameModes),
 	}
 }
 

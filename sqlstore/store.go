@@ -50,6 +50,8 @@ type Store struct {
 	counts       *counts
 	claims       wake.Hub[ff.LaneID, ff.CapabilitySet]
 	events       wake.Hub[struct{}, struct{}]
+	// tails are the readers that wait for frames, by execution.
+	tails wake.Hub[ff.ExecutionID, int]
 	// lastEvent is the highest id of an event that may be committed.
 	lastEvent atomic.Int64
 	due       wake.Due[ff.SweepKind]

@@ -90,8 +90,9 @@ func (s *Store) nextDue(ctx context.Context, kind int64) (time.Time, error) {
 // each gets a command of its own, so that one bad row does not stop the others.
 func (s *Store) advance(ctx context.Context, kind ff.SweepKind, due []int64) (done, failed int, err error) {
 	done, err = write(ctx, s, func(t *tx) (n int, err error) {
+		frames := int64(trimBatch)
 		for _, seq := range due {
-			changed, err := t.advance(kind, seq)
+			changed, err := t.advance(kind, seq, &frames)
 			if err != nil {
 				return 0, err
 			}
@@ -118,7 +119,9 @@ func (s *Store) advance(ctx context.Context, kind ff.SweepKind, due []int64) (do
 	return done, failed, nil
 }
 
-func (t *tx) advance(kind ff.SweepKind, seq int64) (changed bool, err error) {
+// advance does what is due of one execution. One that is to be deleted with more than
+// so many frames is only begun with, and frames tells how many more may be deleted.
+func (t *tx) advance(kind ff.SweepKind, seq int64, frames *int64) (changed bool, err error) {
 	rec, err := t.bySeq(seq)
 	if err != nil || rec == nil {
 		return false, err
@@ -136,7 +139,7 @@ func (t *tx) advance(kind ff.SweepKind, seq int64) (changed bool, err error) {
 	case err != nil:
 		return false, err
 	case purge:
-		return true, t.purge(rec)
+		return t.purge(rec, frames)
 	case !changed:
 		return false, t.refreshDue(rec)
 	}
@@ -158,6 +161,7 @@ func (t *tx) refreshDue(rec *record) error {
 var (
 	selectStale = statement(`select 1 from idempotency where expires_at <= $1
 union all select 1 from workers where expires_at <= $1
+union all select 1 from streams where expires_at <= $1
 union all select 1 from (select at from events where id > 0 order by id limit 1) as first where first.at <= $2
 limit 1`)
 	deleteStaleKeys = statement(`delete from idempotency where (namespace, partition, key) in
@@ -172,7 +176,7 @@ limit 1`)
 const trimBatch = 5000
 
 // trim deletes what is kept for a time only: idempotency keys, registrations of
-// workers and old events.
+// workers, best-effort frames and old events.
 func (s *Store) trim(ctx context.Context) error {
 	now := instant(s.now())
 	before := instant(s.now().Add(-s.retention))
@@ -192,6 +196,9 @@ func (s *Store) trim(ctx context.Context) error {
 				return struct{}{}, err
 			}
 			if err := t.exec(deleteStaleWorkers, now, integer(trimBatch)); err != nil {
+				return struct{}{}, err
+			}
+			if err := t.trimStreams(now); err != nil {
 				return struct{}{}, err
 			}
 			return struct{}{}, t.trimEvents(before.N)

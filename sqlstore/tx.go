@@ -36,6 +36,7 @@ type tx struct {
 	leases   map[ff.WorkerInstanceID]int
 	woken    map[laneCaps]int
 	dues     map[int64]int64
+	tailed   map[tailed]bool
 	happened bool
 	interned []func()
 }
@@ -47,6 +48,7 @@ func (t *tx) init(s *Store, c Conn) error {
 		s: s, updates: map[mask]*Statement{}, ready: ready{}, unreadable: map[int64]bool{},
 		seqs: sequence{name: "execution"}, events: sequence{name: "event"},
 		deltas: map[countKey]int64{}, leases: map[ff.WorkerInstanceID]int{}, woken: map[laneCaps]int{}, dues: map[int64]int64{},
+		tailed: map[tailed]bool{},
 	}
 	if err := t.seqs.load(c); err != nil {
 		return err
@@ -69,6 +71,7 @@ func (t *tx) reset() {
 	clear(t.leases)
 	clear(t.woken)
 	clear(t.dues)
+	clear(t.tailed)
 }
 
 // query reads. It sees what this transaction wrote.
@@ -151,6 +154,9 @@ func (t *tx) publish() {
 	for kind, at := range t.dues {
 		t.s.due.Stored(sweepKinds.word(kind), time.UnixMilli(at))
 	}
+	for at := range t.tailed {
+		t.s.tails.WakeAll(at.id, at.attempt)
+	}
 	if t.happened {
 		t.s.events.WakeAll(struct{}{}, struct{}{})
 	}
@@ -224,6 +230,9 @@ func (t *tx) save(rec *record, fx *lifecycle.Effects) error {
 		if err := t.insertEvent(rec.seq, &fx.Events[i]); err != nil {
 			return err
 		}
+	}
+	if lifecycle.StreamsMayClose(&t.old, &rec.x) {
+		t.tailed[tailed{rec.x.ID, anyAttempt}] = true
 	}
 	t.note(rec, &t.oldDerived, heldBy(&t.old))
 	return nil

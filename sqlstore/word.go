@@ -39,6 +39,7 @@ var (
 	// What may be due of an execution. The indexes are written with the records, so
 	// there is nothing to reconcile.
 	sweepKinds = withEmpty([]ff.SweepKind{ff.SweepLeaseExpiry, ff.SweepDelayed, ff.SweepAttemptTimeout, ff.SweepExecutionDeadline, ff.SweepRetention})
+	frameModes = withEmpty([]ff.FrameMode{ff.FrameDurable, ff.FrameSummary, ff.FrameBestEffort})
 	eventTypes = words[ff.EventType]{"", ff.EventAcquired, ff.EventReleased, ff.EventLeaseExpired, ff.EventRevoked,
 		ff.EventReclaimed, ff.EventReplayInitiated, ff.EventCompletion}
 )
