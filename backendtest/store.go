@@ -69,6 +69,7 @@ func reopened(s *subject) {
 	s.must(err)
 	s.register(ff.RegisterWorker{Claimant: who("a", "gpu"), Lanes: []ff.LaneID{mainLane}})
 	active := s.start(ff.CreateExecution{Lane: "active"})
+	s.appendTo(active, ff.NewFrame{Type: "stdout", Payload: []byte("working")}, summaryFrame(`{"files":{"a.go":1}}`))
 	waiting := s.submit(ff.CreateExecution{Lane: "granted"})
 	s.grant(ff.GrantNext{Lane: "granted"})
 	s.submit(ff.CreateExecution{Delay: time.Second})
@@ -80,6 +81,8 @@ func reopened(s *subject) {
 	// It goes on where it was.
 	s.refused(s.renew(lapsed.Ref(), ttl).Err, ff.ErrLeaseExpired)
 	s.must(s.renew(active.Ref(), ttl).Err)
+	s.equal("the counters", s.appendTo(active, summaryFrame(`{}`)), ff.AppendFramesResult{
+		IDs: []ff.FrameID{s.position(0)}, Count: 3, SummaryVersion: 2})
 	r, err := s.CreateExecution(s.Context(), filled(ff.CreateExecution{Lane: "done", IdempotencyKey: "key"}))
 	s.must(err)
 	s.equal("the duplicate", r, ff.CreateExecutionResult{ID: done.Execution.ID, State: ff.StateCompleted, Duplicate: true})
@@ -98,6 +101,8 @@ type content struct {
 	Attempts   [][]ff.Attempt
 	Payloads   []ff.ExecutionPayload
 	Results    [][]byte
+	Frames     []ff.FramesResult
+	Summaries  []ff.Summary
 	Events     []ff.Event
 	Lanes      []ff.LaneStatus
 	Workers    []ff.WorkerInfo
@@ -113,6 +118,10 @@ func (s *subject) everything() (all content) {
 		result, err := s.ExecutionResult(s.Context(), x.ID)
 		s.must(err)
 		all.Attempts, all.Payloads, all.Results = append(all.Attempts, s.attempts(x.ID)), append(all.Payloads, payload), append(all.Results, result)
+		for i := range x.TotalAttempts {
+			stream := ff.StreamRef{ID: x.ID, AttemptIndex: i}
+			all.Frames, all.Summaries = append(all.Frames, s.frames(stream)), append(all.Summaries, s.summary(stream))
+		}
 		all.Events = append(all.Events, s.events(ff.ReadEvents{ID: x.ID})...)
 	}
 	all.Executions, all.Workers = r.Executions, s.workers(ff.ListWorkers{})
