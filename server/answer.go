@@ -12,13 +12,15 @@ import (
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
-// answer is what a handler answers: JSON, or raw bytes with their type.
+// answer is what a handler answers: JSON, raw bytes with their type, or a stream that
+// is written as it comes.
 type answer struct {
 	status      int
 	json        any
 	raw         []byte
 	contentType string
 	header      http.Header
+	stream      func(http.ResponseWriter)
 }
 
 func ok(v any) (answer, error) { return answer{status: http.StatusOK, json: v}, nil }
@@ -50,6 +52,9 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, a answer) {
 		w.Header()[name] = values
 	}
 	switch {
+	case a.stream != nil:
+		w.WriteHeader(a.status)
+		a.stream(w)
 	case a.json != nil:
 		s.writeJSON(w, r, a.status, a.json)
 	case a.contentType != "":

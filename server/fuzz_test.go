@@ -33,6 +33,9 @@ func TestMadeUpRequestsNeverFailTheServer(t *testing.T) {
 		for _, path := range slices.Sorted(maps.Keys(doc.Paths)) {
 			for method, op := range doc.Paths[path] {
 				target, body := m.request(path, &op)
+				if op.OperationID == "stream-events" {
+					method = "head" // an open stream is followed for ever
+				}
 				w := ask(t, h, strings.ToUpper(method), target, jsonType, body)
 				calls++
 				if bad := doc.checkAnswer(&op, w); bad != "" {

@@ -59,7 +59,6 @@ func TestWhatIsNotServedIsEmpty(t *testing.T) {
 		{"POST", "/v1/budgets", 404, ""},
 		{"POST", "/v1/quotas", 404, ""},
 		{"POST", id + "/signal", 404, ""},
-		{"GET", id + "/attempts/0/stream", 404, ""},
 		{"POST", "/v1/admin/rotate-waitpoint-secret", 404, ""},
 	} {
 		w := ask(t, h, c.method, c.path, jsonType, "{}")

@@ -95,6 +95,7 @@ type (
 	instantNumber   struct{}
 	errorOrNull     struct{}
 	byteList        struct{}
+	frameIDText     struct{}
 )
 
 func (executionIDText) Schema(huma.Registry) *huma.Schema {
@@ -128,6 +129,10 @@ func (byteList) Schema(huma.Registry) *huma.Schema {
 		Items: &huma.Schema{Type: "integer", Minimum: ptr(0.0), Maximum: ptr(255.0)}}
 }
 
+func (frameIDText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: "string", Pattern: `^[0-9]+-[0-9]+$`, Description: "Position of a frame: milliseconds and a number", Examples: []any{"1795476796000-0"}}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 // aliases says by which shape a type is described.
@@ -145,6 +150,7 @@ var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ff.LaneID]():           reflect.TypeFor[laneText](),
 	reflect.TypeFor[httpapi.Time]():        reflect.TypeFor[instantNumber](),
 	reflect.TypeFor[httpapi.Millis]():      reflect.TypeFor[int64](),
+	reflect.TypeFor[ff.FrameID]():          reflect.TypeFor[frameIDText](),
 	reflect.TypeFor[httpapi.Bytes]():       reflect.TypeFor[byteList](),
 	reflect.TypeFor[httpapi.Tags]():        reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[json.RawMessage]():     reflect.TypeFor[any](),
@@ -159,6 +165,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 // pathParams describe the parts of paths.
 var pathParams = map[string]*huma.Param{
 	"id":        {Example: exampleID, Schema: executionIDText{}.Schema(nil)},
+	"idx":       {Example: 0, Description: "Index of the attempt, from 0", Schema: &huma.Schema{Type: "integer", Minimum: ptr(0.0), Maximum: ptr(4294967295.0)}},
 	"lane":      {Example: "default", Schema: laneText{}.Schema(nil)},
 	"worker_id": {Example: "mailer", Schema: &huma.Schema{Type: "string", MinLength: ptr(1), MaxLength: ptr(ff.MaxIdentifierBytes)}},
 }
@@ -260,7 +267,7 @@ func operation(registry huma.Registry, rt *route) *huma.Operation {
 	if rt.limit > 0 {
 		op.Responses["413"] = response(registry, http.StatusRequestEntityTooLarge, tooLarge{})
 	}
-	if rt.id == "list-partition" { // the reference refuses queries in plain text
+	if rt.textErrors {
 		op.Responses["400"] = response(registry, http.StatusBadRequest, media("text/plain"))
 		op.Responses["400"].Content["application/json"] = response(registry, http.StatusBadRequest, ff.PublicError{}).Content["application/json"]
 	}
@@ -282,8 +289,10 @@ func refusals(rt *route) []int {
 	if rt.body != nil {
 		list = append(list, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity)
 	}
-	if strings.Contains(rt.path, "{id}") && rt.id != "revoke-lease" {
-		list = append(list, http.StatusNotFound)
+	if strings.Contains(rt.path, "{id}") {
+		if !rt.unchecked {
+			list = append(list, http.StatusNotFound)
+		}
 		if rt.method != http.MethodGet {
 			list = append(list, http.StatusConflict)
 		}

@@ -50,6 +50,7 @@ var examples = map[string]any{
 	"claim-granted":      claimantAnd(map[string]any{"execution_id": exampleID, "lease_ttl_ms": 30000}),
 	"renew-leases":       map[string]any{"leases": []any{map[string]any{"execution_id": exampleID, "fence": exampleFence}}, "lease_ttl_ms": 30000},
 	"release-leases":     map[string]any{"leases": []any{map[string]any{"execution_id": exampleID, "fence": exampleFence}}, "reason": "shutting down"},
+	"append-frames":      map[string]any{"fence": exampleFence, "frames": []any{map[string]any{"frame_type": "stdout", "payload": "half of the mails are sent\n"}}},
 	"progress":           map[string]any{"fence": exampleFence, "percent": 50, "message": "half of the mails are sent"},
 	"complete":           map[string]any{"fence": exampleFence, "result": map[string]any{"sent": 100}, "next": claimantAnd(map[string]any{"lanes": []string{"default"}})},
 	"fail":               map[string]any{"fence": exampleFence, "reason": "the mail server is down", "category": "transient"},

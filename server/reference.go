@@ -15,7 +15,7 @@ import (
 // is a typed 4xx.
 func referenceRoutes() []route {
 	return []route{
-		{method: "GET", path: "/v1/executions", id: "list-partition", tag: "reference", summary: "List the execution ids of one partition",
+		{method: "GET", path: "/v1/executions", id: "list-partition", tag: "reference", summary: "List the execution ids of one partition", textErrors: true,
 			query: []param{{name: "partition", doc: "Index of the partition", number: true, required: true, max: 65535},
 				{name: "cursor", doc: "Execution id after which to go on"}, {name: "limit", doc: "Page size; more than 1000 means 1000", number: true}},
 			answers: map[int]any{200: httpapi.PartitionPage{}}, serve: (*Server).listPartition},
@@ -35,7 +35,7 @@ func referenceRoutes() []route {
 			body: httpapi.ChangePriorityArgs{}, required: []string{"new_priority"}, answers: map[int]any{200: httpapi.ChangePriorityAnswer{}}, serve: (*Server).changePriority},
 		{method: "POST", path: "/v1/executions/{id}/replay", id: "replay-execution", tag: "reference", summary: "Start a terminal execution again", limit: limitControl,
 			answers: map[int]any{200: httpapi.ReplayExecutionAnswer{}}, serve: (*Server).replayExecution},
-		{method: "POST", path: "/v1/executions/{id}/revoke-lease", id: "revoke-lease", tag: "reference", summary: "Take the lease away from a worker", limit: limitControl,
+		{method: "POST", path: "/v1/executions/{id}/revoke-lease", id: "revoke-lease", tag: "reference", summary: "Take the lease away from a worker", unchecked: true, limit: limitControl,
 			answers: map[int]any{200: httpapi.RevokeLeaseAnswer{}}, serve: (*Server).revokeLease},
 		{method: "POST", path: "/v1/executions/{id}/reclaim", id: "grant-reclaim", tag: "reference", summary: "Reserve an execution whose lease was lost", limit: limitControl,
 			body: httpapi.GrantReclaimArgs{}, required: []string{"worker_id", "worker_instance_id", "lane_id", "grant_ttl_ms"}, answers: map[int]any{200: httpapi.GrantReclaimAnswer{}}, serve: (*Server).grantReclaim},
@@ -62,7 +62,7 @@ func (s *Server) listPartition(r *request) (answer, error) {
 		q.err = ff.InvalidInput("partition", "is missing; it must be 0 to 65535")
 	}
 	if q.err != nil {
-		return answer{status: http.StatusBadRequest, raw: []byte("Failed to deserialize query string: " + q.err.Error()), contentType: "text/plain; charset=utf-8"}, nil
+		return plainRefusal("Failed to deserialize query string: " + q.err.Error())
 	}
 	c := ff.ListPartition{Partition: uint16(partition), Limit: int(min(limit, maxPartitionPage))}
 	if cursor != "" {

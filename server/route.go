@@ -39,7 +39,10 @@ type route struct {
 	// wait marks long polls, storeless what is answered without the store.
 	wait      bool
 	storeless bool
-	serve     func(s *Server, r *request) (answer, error)
+	// unchecked says that the execution of the path need not exist, textErrors that
+	// queries are refused in plain text, as the reference does.
+	unchecked, textErrors bool
+	serve                 func(s *Server, r *request) (answer, error)
 }
 
 func (rt *route) pattern() string { return rt.method + " " + rt.path }
@@ -65,7 +68,7 @@ type param struct {
 // stack is the routes with everything that stands before them.
 func (s *Server) stack() (http.Handler, error) {
 	mux := http.NewServeMux()
-	routes := slices.Concat(referenceRoutes(), apiRoutes(), pageRoutes())
+	routes := slices.Concat(referenceRoutes(), streamRoutes(), apiRoutes(), frameRoutes(), pageRoutes())
 	for i := range routes {
 		mux.Handle(routes[i].pattern(), s.endpoint(&routes[i]))
 	}

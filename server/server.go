@@ -8,6 +8,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,18 @@ import (
 // DefaultListen is where the server listens when nothing else is configured.
 const DefaultListen = "127.0.0.1:9090"
 
+// DefaultMaxTails is how many callers may wait for output when nothing else is
+// configured.
+const DefaultMaxTails = 4096
+
+// MaxMaxTails bounds Options.MaxTails.
+const MaxMaxTails = 1_000_000
+
+const (
+	defaultTailHeartbeat    = 15 * time.Second
+	defaultTailWriteTimeout = 10 * time.Second
+)
+
 // Options of a server; the zero value is good for one machine.
 type Options struct {
 	// Listen is the address of ListenAndServe.
@@ -39,6 +52,16 @@ type Options struct {
 	AllowOpen bool
 	// CORSOrigins are the origins whose pages may call the API; "*" is any.
 	CORSOrigins []string
+	// MaxTails bounds how many callers may wait for the output of attempts at the same
+	// time; further ones are refused with resource_exhausted, status 429. At most
+	// MaxMaxTails; the default is DefaultMaxTails.
+	MaxTails int
+	// TailHeartbeat is the time between two comments on an event stream on which nothing
+	// happens: 1 ms to flowfabric.MaxTailWait, 15 s by default.
+	TailHeartbeat time.Duration
+	// TailWriteTimeout is how long the client of an event stream may take to accept what
+	// is written before it is cut off. The default is 10 s.
+	TailWriteTimeout time.Duration
 	// ShutdownTimeout bounds the graceful end. The default is 15 s.
 	ShutdownTimeout time.Duration
 	Logger          *slog.Logger
@@ -62,31 +85,25 @@ type Server struct {
 
 	// loss is of the store.
 	loss outage.Outage
+	// tails has an item for each caller that waits for output.
+	tails chan struct{}
 
 	requests  metric.Int64Counter
+	tailing   metric.Int64UpDownCounter
 	durations metric.Float64Histogram
 }
 
 // New makes a server. Errors: invalid_input naming the option.
 func New(store ff.Backend, o Options) (*Server, error) {
-	if o.Listen == "" {
-		o.Listen = DefaultListen
-	}
-	if o.ShutdownTimeout == 0 {
-		o.ShutdownTimeout = 15 * time.Second
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Meter == nil {
-		o.Meter = noop.Meter{}
+	if err := o.complete(); err != nil {
+		return nil, err
 	}
 	// Lanes are served in the order of each claim: workers take turns themselves.
 	claims, err := scheduler.New(store, scheduler.Options{Order: scheduler.Strict, Meter: o.Meter})
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{store: store, claims: claims, opts: o, log: o.Logger, loss: outage.Outage{Quiet: quiet}}
+	s := &Server{store: store, claims: claims, opts: o, log: o.Logger, loss: outage.Outage{Quiet: quiet}, tails: make(chan struct{}, o.MaxTails)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	if err := s.instruments(); err != nil {
 		return nil, err
@@ -95,12 +112,39 @@ func New(store ff.Backend, o Options) (*Server, error) {
 	return s, err
 }
 
+// complete checks the options and fills in the defaults.
+func (o *Options) complete() error {
+	o.Listen = cmp.Or(o.Listen, DefaultListen)
+	o.MaxTails = cmp.Or(o.MaxTails, DefaultMaxTails)
+	o.TailHeartbeat = cmp.Or(o.TailHeartbeat, defaultTailHeartbeat)
+	o.TailWriteTimeout = cmp.Or(o.TailWriteTimeout, defaultTailWriteTimeout)
+	o.ShutdownTimeout = cmp.Or(o.ShutdownTimeout, 15*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Meter == nil {
+		o.Meter = noop.Meter{}
+	}
+	switch {
+	case o.MaxTails < 0 || o.MaxTails > MaxMaxTails:
+		return ff.InvalidInput("max_tails", "must be 0 to %d (got %d)", MaxMaxTails, o.MaxTails)
+	case o.TailHeartbeat < time.Millisecond || o.TailHeartbeat > ff.MaxTailWait:
+		return ff.InvalidInput("tail_heartbeat", "must be 1ms to %s (got %s)", ff.MaxTailWait, o.TailHeartbeat)
+	case o.TailWriteTimeout < 0:
+		return ff.InvalidInput("tail_write_timeout", "must not be negative (got %s)", o.TailWriteTimeout)
+	}
+	return nil
+}
+
 func (s *Server) instruments() (err error) {
 	s.requests, err = s.opts.Meter.Int64Counter("ff_http_requests_total", metric.WithDescription("Requests answered"))
 	if err == nil {
 		s.durations, err = s.opts.Meter.Float64Histogram("ff_http_request_duration_seconds", metric.WithUnit("s"),
 			metric.WithDescription("Time of a request, with authentication and waiting for work"),
 			metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60))
+	}
+	if err == nil {
+		s.tailing, err = s.opts.Meter.Int64UpDownCounter("ff_http_tails", metric.WithDescription("Callers that wait for the output of attempts"))
 	}
 	if err != nil {
 		return fmt.Errorf("server metrics: %w", err)

@@ -70,7 +70,7 @@ var otherAnswers = map[string]int{
 
 func TestRecordedTracesOfTheReferenceMatch(t *testing.T) {
 	files, err := filepath.Glob("testdata/wire/http/*.json*")
-	if err != nil || len(files) < 16 {
+	if err != nil || len(files) < 18 {
 		t.Fatalf("%d traces, %v", len(files), err)
 	}
 	behind := valkeytest.Start(t)
@@ -172,7 +172,7 @@ func workerStep(t *testing.T, behind *valkeytest.Server, command []string) (got 
 	return masked(got)
 }
 
-func send(t *testing.T, method, url string, headers map[string]string, body []byte, isJSON bool) reply {
+func send(t testing.TB, method, url string, headers map[string]string, body []byte, isJSON bool) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
 	if err != nil {

@@ -35,6 +35,8 @@ type Task struct {
 	// ending says that the call which ends the task was begun, or that the task
 	// was lost; finished that it holds nothing any more.
 	ending, finished bool
+	// stream is the output, once it was asked for.
+	stream *Stream
 	// served says that Run holds the slot until the handler returns.
 	served bool
 
@@ -225,6 +227,7 @@ func (t *Task) end(ctx context.Context, call func(context.Context) error) error 
 	if !t.beginEnd() {
 		return ErrEnded
 	}
+	t.flushOutput(ctx)
 	err := t.insist(ctx, call)
 	if !refused(err) || !t.reopen() {
 		t.finish()
@@ -372,6 +375,14 @@ func (t *Task) giveUp(cause error) {
 	}
 }
 
+// endedBy is why a task that has ended did.
+func (t *Task) endedBy() error {
+	if cause := context.Cause(t.life); cause != nil {
+		return cause
+	}
+	return ErrEnded
+}
+
 // noteLoss ends the task when an answer says that its lease is gone.
 func (t *Task) noteLoss(err error) {
 	switch ff.CodeOf(err) {
@@ -389,8 +400,11 @@ func (t *Task) finish() {
 	if t.timeout != nil {
 		t.timeout.Stop()
 	}
-	served := t.served
+	served, stream := t.served, t.stream
 	t.mu.Unlock()
+	if stream != nil {
+		stream.close()
+	}
 	t.w.leases.remove(t)
 	if !served {
 		<-t.w.slots
