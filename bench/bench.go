@@ -66,6 +66,8 @@ type Report struct {
 	Preloaded   int     `json:"preloaded"`
 	Batch       int     `json:"batch,omitempty"`
 	Chain       bool    `json:"chain,omitempty"` // each completion claimed the next
+	Tails       int     `json:"tails,omitempty"` // of each output
+	FramesPerS  float64 `json:"frames_per_s,omitempty"`
 	SubmitsPerS float64 `json:"submits_per_s,omitempty"`
 	LifecyclesS float64 `json:"lifecycles_per_s,omitempty"`
 	Seconds     float64 `json:"seconds"`

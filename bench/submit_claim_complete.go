@@ -23,6 +23,8 @@ type Options struct {
 	Batch int
 	// Chain lets workers complete an execution and claim the next in one call.
 	Chain bool
+	// Tails is how many callers follow each output.
+	Tails int
 	// Progress, when set, is told what is going on.
 	Progress func(phase string, done, of int)
 }
@@ -38,6 +40,7 @@ func (o *Options) Validate() error {
 		{"payload", o.Payload, 0, ff.MaxPayloadBytes},
 		{"preload", o.Preload, 0, 100_000_000},
 		{"batch", o.Batch, 0, ff.MaxBatch},
+		{"tails", o.Tails, 0, 10_000},
 	} {
 		if f.n < f.low || f.n > f.limit {
 			return ff.InvalidInput(f.name, "must be %d to %d (got %d)", f.low, f.limit, f.n)

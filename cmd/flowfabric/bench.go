@@ -27,6 +27,7 @@ database of a Valkey, that is for nothing else.`}
 		{"submit-claim-complete", "Submit executions, then claim and complete them", 10_000, 4096, 0, bench.SubmitClaimComplete},
 		{"latency", "Time from a submit to the start of its handler on an idle store", 1000, 64, 0, bench.Latency},
 		{"stored", "What stored executions cost: lifecycles with and without them", 20_000, 256, 1_000_000, bench.Stored},
+		{"stream", "Append to outputs while others follow them", 20_000, 64, 0, bench.Stream},
 		{"footprint", "Bytes that one completed execution takes", 20_000, 0, 0, bench.Footprint},
 	} {
 		var o bench.Options
@@ -50,6 +51,14 @@ database of a Valkey, that is for nothing else.`}
 		if s.name == "submit-claim-complete" || s.name == "stored" {
 			c.Flags().BoolVar(&o.Chain, "chain", false, "claim the next execution in the call that completes one")
 		}
+		if s.name == "stream" {
+			c.Flags().IntVar(&o.Tails, "tails", 1, "callers that follow each output")
+			c.Flags().Lookup("tasks").Usage = "frames"
+			c.Flags().Lookup("batch").Usage = "frames per append"
+			c.Flags().Lookup("payload").Usage = "payload of a frame in bytes, at least 8"
+			c.Flags().Lookup("workers").Usage = "attempts that append at the same time"
+			_ = c.Flags().MarkHidden("preload")
+		}
 		parent.AddCommand(c)
 	}
 	return parent
@@ -60,6 +69,13 @@ func ratio(v float64) string {
 		return ""
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+func tails(r *bench.Report) string {
+	if r.Tails == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d for each output", r.Tails)
 }
 
 func (p *printer) report(r *bench.Report) {
@@ -75,7 +91,7 @@ func (p *printer) report(r *bench.Report) {
 	}
 	p.fields("scenario", scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
 		"store", r.Store+" "+r.Version, "durability", r.Durability, "tasks", fmt.Sprint(r.Tasks), "workers", fmt.Sprint(r.Workers),
-		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS),
+		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS), "frames/s", rate(r.FramesPerS), "tails", tails(r),
 		"lifecycles/s", rate(r.LifecyclesS), "bytes each", rate(r.BytesEach), "ratio", ratio(r.Ratio), "seconds", fmt.Sprintf("%.2f", r.Seconds))
 	var rows [][]string
 	for name, l := range r.LatencyMS {

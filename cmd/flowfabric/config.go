@@ -25,6 +25,8 @@ type settings struct {
 	Token   string `env:"FF_API_TOKEN" doc:"Token that every request must carry; none by default." flag:"--token"`
 	Origins csv    `env:"FF_CORS_ORIGINS" doc:"Origins of pages that may call the API, separated by commas; * for any. None by default." flag:"--cors-origin"`
 
+	Tails places `env:"FF_MAX_CONCURRENT_STREAM_OPS" doc:"How many callers may wait for the output of attempts at the same time. FF_MAX_CONCURRENT_TAIL is its older name."`
+
 	Store storeSettings
 
 	LeaseExpiry       milliseconds `env:"FF_LEASE_EXPIRY_INTERVAL_MS" doc:"Longest time, in milliseconds, between two looks for lost leases. What is due is done at once."`
@@ -37,7 +39,7 @@ type settings struct {
 
 func defaultSettings() settings {
 	return settings{
-		Listen: server.DefaultListen, Store: defaultStoreSettings(),
+		Listen: server.DefaultListen, Tails: server.DefaultMaxTails, Store: defaultStoreSettings(),
 		LeaseExpiry: milliseconds(engine.DefaultLeaseExpiry), Delayed: milliseconds(engine.DefaultDelayed),
 		AttemptTimeout: seconds(engine.DefaultAttemptTimeout), ExecutionDeadline: seconds(engine.DefaultExecutionDeadline),
 		Retention: seconds(engine.DefaultRetention), Index: seconds(engine.DefaultIndex),
@@ -47,7 +49,7 @@ func defaultSettings() settings {
 // idle are variables of the reference that have no effect in this version. They
 // are named when they are set, so that nobody relies on them.
 var idle = []string{
-	"FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS", "FF_MAX_CONCURRENT_STREAM_OPS", "FF_MAX_CONCURRENT_TAIL",
+	"FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS",
 	"FF_SUSPENSION_TIMEOUT_INTERVAL_S", "FF_PENDING_WP_EXPIRY_INTERVAL_S", "FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S",
 	"FF_QUOTA_RECONCILER_INTERVAL_S", "FF_UNBLOCK_INTERVAL_S", "FF_DEPENDENCY_RECONCILER_INTERVAL_S", "FF_FLOW_PROJECTOR_INTERVAL_S",
 	"FF_CANCEL_RECONCILER_INTERVAL_S", "FF_EDGE_CANCEL_DISPATCHER_INTERVAL_S", "FF_EDGE_CANCEL_RECONCILER_INTERVAL_S",
@@ -92,10 +94,26 @@ func loadSettings() (settings, error) {
 	if err := readEnvironment(&s); err != nil {
 		return s, err
 	}
+	if err := readOldName(&s); err != nil {
+		return s, err
+	}
 	if v, set := os.LookupEnv("FF_CORS_ORIGINS"); set && v == "" {
 		return s, invalidVariable("FF_CORS_ORIGINS", "must not be empty; unset it to allow no other origin")
 	}
 	return s, s.Store.validate()
+}
+
+// readOldName reads the older name of a variable when the newer is not set.
+func readOldName(s *settings) (err error) {
+	const name, old = "FF_MAX_CONCURRENT_STREAM_OPS", "FF_MAX_CONCURRENT_TAIL"
+	v, set := os.LookupEnv(old)
+	if _, newer := os.LookupEnv(name); newer || !set {
+		return nil
+	}
+	if s.Tails, err = parsePlaces(v); err != nil {
+		return invalidVariable(old, err.Error())
+	}
+	return nil
 }
 
 func readEnvironment[T any](s *T) error {
@@ -105,6 +123,7 @@ func readEnvironment[T any](s *T) error {
 	}
 	err := env.ParseWithOptions(s, env.Options{FuncMap: map[reflect.Type]env.ParserFunc{
 		reflect.TypeFor[positiveU16]():  func(v string) (any, error) { return parsePositiveU16(v) },
+		reflect.TypeFor[places]():       func(v string) (any, error) { return parsePlaces(v) },
 		reflect.TypeFor[port]():         func(v string) (any, error) { return parsePort(v) },
 		reflect.TypeFor[database]():     func(v string) (any, error) { n, err := parseU16(v); return database(n), err },
 		reflect.TypeFor[boolean]():      func(v string) (any, error) { b, err := parseWord(v, "1", "true"); return boolean(b), err },
@@ -120,7 +139,7 @@ func readEnvironment[T any](s *T) error {
 // take them as unset.
 func refuseEmptyNumbers(all []variable) error {
 	for _, f := range all {
-		if kind := f.Type.Kind(); kind != reflect.Uint16 && kind != reflect.Int64 {
+		if kind := f.Type.Kind(); kind != reflect.Uint16 && kind != reflect.Uint32 && kind != reflect.Int64 {
 			continue
 		}
 		if v, set := os.LookupEnv(f.name()); set && v == "" {
@@ -157,6 +176,7 @@ func settingsError(all []variable, err error) error {
 type (
 	csv          []string
 	positiveU16  uint16
+	places       uint32
 	port         uint16
 	database     uint16
 	boolean      bool
@@ -185,6 +205,17 @@ func parsePositiveU16(v string) (positiveU16, error) {
 		err = fmt.Errorf("must be > 0 (used as divisor in partition math)")
 	}
 	return positiveU16(n), err
+}
+
+func parsePlaces(v string) (places, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 32)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("expected u32, got '%s'", v)
+	case n == 0 || n > server.MaxMaxTails:
+		return 0, fmt.Errorf("must be 1 to %d, got %d", server.MaxMaxTails, n)
+	}
+	return places(n), nil
 }
 
 func parsePort(v string) (port, error) {

@@ -163,7 +163,7 @@ func (a *app) root() *cobra.Command {
 	for group, commands := range map[string][]*cobra.Command{
 		"run": {a.serveCommand(), a.devCommand(), a.demoCommand(), a.workerCommand()},
 		"use": {a.submitCommand(), a.getCommand(), a.listCommand(), a.resultCommand(), a.cancelCommand(), a.replayCommand(), a.priorityCommand(),
-			a.revokeCommand(), a.explainCommand(), a.lanesCommand(), a.workersCommand(), a.eventsCommand()},
+			a.revokeCommand(), a.explainCommand(), a.lanesCommand(), a.workersCommand(), a.eventsCommand(), a.streamCommand()},
 		"more": {a.doctorCommand(), a.libraryCommand(), a.benchCommand(), a.versionCommand()},
 	} {
 		for _, c := range commands {

@@ -182,7 +182,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, 
 	if err != nil {
 		return err
 	}
-	api, err := server.New(store, server.Options{Listen: s.Listen, Token: s.Token, AllowOpen: f.open, CORSOrigins: s.Origins,
+	api, err := server.New(store, server.Options{Listen: s.Listen, Token: s.Token, AllowOpen: f.open, CORSOrigins: s.Origins, MaxTails: int(s.Tails),
 		Logger: log, Meter: measured.Meter(), Metrics: measured})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -35,7 +36,7 @@ type workerFlags struct {
 	permanent                                            []int
 	concurrency                                          int
 	lease, drain                                         time.Duration
-	loops                                                bool
+	loops, stream                                        bool
 }
 
 func (a *app) workerCommand() *cobra.Command {
@@ -72,6 +73,7 @@ retention is over, because they know how long that is. A SQLite file is this wor
 	flags.DurationVar(&f.lease, "lease", ff.DefaultLeaseTTL, "how long an execution stays with a worker that has gone silent")
 	flags.DurationVar(&f.drain, "drain", 30*time.Second, "how long running commands may go on when the worker stops")
 	flags.BoolVar(&f.loops, "loops", true, "with --store, run the store's background loops as well")
+	flags.BoolVar(&f.stream, "stream", false, "write what the commands print into the output of the attempt as well, as frames stdout and stderr")
 	flags.IntSliceVar(&f.permanent, "permanent", nil, "exit code that is final; may be repeated")
 	flags.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -175,6 +177,9 @@ func (f *workerFlags) handler() worker.Handler {
 		cmd := exec.CommandContext(ctx, "sh", "-c", f.exec)
 		cmd.Stdin = bytes.NewReader(t.Payload())
 		cmd.Stdout, cmd.Stderr = stdout, stderr
+		if f.stream {
+			cmd.Stdout, cmd.Stderr = streamed(t, "stdout", stdout), streamed(t, "stderr", stderr)
+		}
 		cmd.Env = append(os.Environ(), "FLOWFABRIC_EXECUTION_ID="+t.ID().String(), "FLOWFABRIC_KIND="+t.Kind(),
 			"FLOWFABRIC_LANE="+string(t.Execution().Lane), "FLOWFABRIC_ATTEMPT="+strconv.Itoa(t.Attempt().Index))
 		err := runGroup(cmd)
@@ -200,6 +205,20 @@ func (f *workerFlags) handler() worker.Handler {
 		}
 		return nil, err
 	}
+}
+
+// streamed also writes to the output of the attempt. What cannot be written there
+// does not end the command.
+func streamed(t *worker.Task, frameType string, to io.Writer) io.Writer {
+	return io.MultiWriter(to, &careless{t.Stream().Writer(ff.NewFrame{Type: frameType})})
+}
+
+// careless is a writer whose errors do not matter.
+type careless struct{ io.Writer }
+
+func (c *careless) Write(p []byte) (int, error) {
+	_, _ = c.Writer.Write(p)
+	return len(p), nil
 }
 
 // limited keeps up to limit bytes, and refuses more, so that the command ends.
