@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -10,8 +12,10 @@ import (
 )
 
 var (
-	selectStream = statement(`select count, kept, last_ms, last_n, lasting, expires_at, rate, rated_at
-from streams where seq = $1 and attempt = $2`)
+	selectStream = statement("select x.seq, " + qualified("x", columnNamesOf(streamColumns)) + ", " + qualified("s", streamFields) + `
+from executions as x left join streams as s on s.seq = x.seq and s.attempt = $1 where x.partition = $2 and x.uuid = $3`)
+	selectCurrentStream = statement("select x.seq, " + qualified("x", columnNamesOf(streamColumns)) + ", " + qualified("s", streamFields) + `
+from executions as x left join streams as s on s.seq = x.seq and s.attempt = x.attempt_index where x.partition = $1 and x.uuid = $2`)
 	upsertStream = statement(`insert into streams (seq, attempt, count, kept, last_ms, last_n, lasting, expires_at, rate, rated_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 on conflict (seq, attempt) do update set count = excluded.count, kept = excluded.kept, last_ms = excluded.last_ms, last_n = excluded.last_n,
@@ -31,6 +35,35 @@ on conflict (seq, attempt) do update set version = excluded.version, updated_at 
 
 	selectAttemptAndNext = statement("select " + columnNames(attemptColumns) + ` from attempts where seq = $1 and "index" between $2 and $3`)
 )
+
+// streamColumns are what the rules of streams look at in an execution: appends and
+// tails are many, and a whole record is long.
+var streamColumns = columnsNamed(stateColumns, "phase", "ownership", "outcome", "current_attempt_id", "total_attempts", "lease_epoch",
+	"completed_at", "lease_id", "lease_expires_at", "attempt_index", "attempt_type", "attempt_state", "attempt_ended_at",
+	"attempt_failure_reason", "attempt_failure_category", "lease_expired_at", "pending_retry_reason")
+
+// streamFields are the columns of streams that scanStream reads.
+var streamFields = []string{"count", "kept", "last_ms", "last_n", "lasting", "expires_at", "rate", "rated_at"}
+
+func columnsNamed[T any](all []column[T], names ...string) (list []column[T]) {
+	for _, c := range all {
+		if slices.Contains(names, c.name) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func columnNamesOf[T any](columns []column[T]) (names []string) {
+	for i := range columns {
+		names = append(names, columns[i].name)
+	}
+	return names
+}
+
+func qualified(table string, names []string) string {
+	return table + "." + strings.Join(names, ", "+table+".")
+}
 
 // rateUnit is how many units of streams.rate are one frame per second.
 const rateUnit = 1e6
@@ -55,25 +88,21 @@ func (s *Store) AppendFrames(ctx context.Context, c ff.AppendFrames) (ff.AppendF
 }
 
 func (t *tx) appendFrames(c *lifecycle.AppendArgs) (r ff.AppendFramesResult, err error) {
-	rec, err := t.s.selectRecord(t.c, c.ID)
+	at, err := findStream(t.c, selectCurrentStream, c.ID)
 	if err != nil {
 		return r, err
 	}
-	if rec == nil {
+	if at == nil {
 		return r, lifecycle.NoStream(c.ID)
 	}
-	key := streamKey{rec.seq, rec.x.Attempt.Index}
-	stream, err := readStream(t.c, key)
-	if err != nil {
-		return r, err
-	}
+	key := streamKey{at.seq, at.x.Attempt.Index}
 	var summary *lifecycle.Summary
 	if c.Patches() {
 		if summary, err = readDocument(t.c, key); err != nil {
 			return r, err
 		}
 	}
-	a, err := lifecycle.Append(&rec.x, &stream, summary, c, t.now)
+	a, err := lifecycle.Append(&at.x, &at.stream, summary, c, t.now)
 	if err != nil {
 		return r, err
 	}
@@ -86,12 +115,12 @@ func (t *tx) appendFrames(c *lifecycle.AppendArgs) (r ff.AppendFramesResult, err
 		}
 		r.SummaryVersion = summary.Version
 	}
-	r.IDs, r.Count = make([]ff.FrameID, len(a.Frames)), stream.Count
+	r.IDs, r.Count = make([]ff.FrameID, len(a.Frames)), at.stream.Count
 	for i := range a.Frames {
 		r.IDs[i] = a.Frames[i].ID
 	}
 	t.tailed[tailed{c.ID, key.attempt}] = true
-	return r, t.storeStream(key, &stream)
+	return r, t.storeStream(key, &at.stream)
 }
 
 func (t *tx) storeFrames(key streamKey, a *lifecycle.Appended) error {
@@ -162,15 +191,41 @@ func readFrame(r Row) ff.Frame {
 	return f
 }
 
-func readStream(c Conn, key streamKey) (st lifecycle.Stream, err error) {
-	err = c.Query(selectStream, key.args(), func(r Row) error {
-		st = lifecycle.Stream{
-			Count: r.Int(0), Kept: r.Int(1), Last: ff.FrameID{Ms: uint64(r.Int(2)), Seq: uint64(r.Int(3))}, Lasting: r.Int(4) != 0,
-			ExpiresAt: readInstant(r, 5), Rate: float64(r.Int(6)) / rateUnit, RatedAt: readInstant(r, 7),
+// foundStream is a stream and what its execution tells the rules of streams.
+type foundStream struct {
+	seq    int64
+	x      ff.Execution
+	stream lifecycle.Stream
+}
+
+// findStream reads the stream of an execution that q selects; nil when there is no
+// such execution.
+func findStream(c Conn, q *Statement, id ff.ExecutionID, first ...Value) (f *foundStream, err error) {
+	uuid := id.UUID()
+	if ff.MakeExecutionID(id.Partition(), uuid) != id {
+		return nil, nil
+	}
+	err = c.Query(q, append(first, integer(int64(id.Partition())), blob(uuid[:])), func(r Row) error {
+		f = &foundStream{seq: r.Int(0)}
+		f.x.ID = id
+		for i := range streamColumns {
+			if !r.Null(1 + i) {
+				streamColumns[i].get(&f.x, r, 1+i)
+			}
 		}
+		f.stream = scanStream(r, 1+len(streamColumns))
 		return nil
 	})
-	return st, err
+	return f, err
+}
+
+// scanStream reads streamFields from a column on. A stream that does not exist reads
+// as the zero value.
+func scanStream(r Row, col int) lifecycle.Stream {
+	return lifecycle.Stream{
+		Count: r.Int(col), Kept: r.Int(col + 1), Last: ff.FrameID{Ms: uint64(r.Int(col + 2)), Seq: uint64(r.Int(col + 3))},
+		Lasting: r.Int(col+4) != 0, ExpiresAt: readInstant(r, col+5), Rate: float64(r.Int(col+6)) / rateUnit, RatedAt: readInstant(r, col+7),
+	}
 }
 
 func (t *tx) storeStream(key streamKey, st *lifecycle.Stream) error {
@@ -212,11 +267,11 @@ func (s *Store) Summary(ctx context.Context, c ff.StreamRef) (ff.Summary, error)
 		return ff.Summary{}, err
 	}
 	return read(ctx, s, func(conn Conn) (ff.Summary, error) {
-		rec, err := s.selectRecord(conn, c.ID)
-		if err != nil || rec == nil {
+		at, err := findStream(conn, selectCurrentStream, c.ID)
+		if err != nil || at == nil {
 			return ff.Summary{}, err
 		}
-		return readSummary(conn, streamKey{rec.seq, c.AttemptIndex})
+		return readSummary(conn, streamKey{at.seq, c.AttemptIndex})
 	})
 }
 
@@ -281,32 +336,31 @@ type frameQuery struct {
 func (s *Store) frames(ctx context.Context, q *frameQuery, last ff.FrameID) (ff.FramesResult, error) {
 	return read(ctx, s, func(c Conn) (ff.FramesResult, error) {
 		r := ff.FramesResult{Last: last}
-		rec, err := s.selectRecord(c, q.stream.ID)
-		if err != nil || rec == nil {
+		at, err := findStream(c, selectStream, q.stream.ID, integer(int64(q.stream.AttemptIndex)))
+		if err != nil || at == nil {
 			return r, err
 		}
-		if r.ClosedAt, r.ClosedReason, err = streamEnd(c, rec, q.stream.AttemptIndex); err != nil {
+		if r.ClosedAt, r.ClosedReason, err = streamEnd(c, at, q.stream.AttemptIndex); err != nil {
 			return r, err
 		}
-		key := streamKey{rec.seq, q.stream.AttemptIndex}
-		stream, err := readStream(c, key)
-		if err != nil || stream.Kept == 0 || stream.Expired(s.now()) {
-			return r, err
+		if at.stream.Kept == 0 || at.stream.Last.Compare(q.from) < 0 || at.stream.Expired(s.now()) {
+			return r, nil
 		}
-		return r, framePage(c, key, q, &r)
+		err = framePage(c, streamKey{at.seq, q.stream.AttemptIndex}, q, &r)
+		return r, err
 	})
 }
 
-func streamEnd(c Conn, rec *record, index int) (at time.Time, reason string, err error) {
+func streamEnd(c Conn, f *foundStream, index int) (at time.Time, reason string, err error) {
 	var earlier []ff.Attempt
-	if index < rec.x.Attempt.Index {
-		args := []Value{integer(rec.seq), integer(int64(index)), integer(int64(index + 1))}
+	if index < f.x.Attempt.Index {
+		args := []Value{integer(f.seq), integer(int64(index)), integer(int64(index + 1))}
 		err = c.Query(selectAttemptAndNext, args, func(r Row) error {
 			earlier = append(earlier, readAttempt(r))
 			return nil
 		})
 	}
-	at, reason = lifecycle.StreamEnd(&rec.x, index, earlier)
+	at, reason = lifecycle.StreamEnd(&f.x, index, earlier)
 	return at, reason, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,98 @@ func BenchmarkComplete(b *testing.B) {
 		_, err := s.CompleteExecution(context.Background(), ff.CompleteExecution{LeaseRef: c.Ref(), Result: benchPayload[:64]})
 		return err
 	})
+}
+
+// BenchmarkAppend appends frames of a token each, every caller to a stream of its own.
+func BenchmarkAppend(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		frame ff.NewFrame
+		batch int
+	}{
+		{"durable", ff.NewFrame{Type: "token", Payload: benchPayload[:32]}, 1},
+		{"4 KiB", ff.NewFrame{Type: "token", Payload: benchPayload}, 1},
+		{"best_effort", ff.NewFrame{Type: "token", Payload: benchPayload[:32], Mode: ff.FrameBestEffort}, 1},
+		{"summary", ff.NewFrame{Payload: []byte(`{"tokens":{"in":1,"out":2}}`), Mode: ff.FrameSummary}, 1},
+		{"batches of 20", ff.NewFrame{Type: "token", Payload: benchPayload[:32]}, 20},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s, claimed := leasedStore(b, callers)
+			frames := slices.Repeat([]ff.NewFrame{c.frame}, c.batch)
+			each(b, func(w int) error {
+				_, err := s.AppendFrames(context.Background(), ff.AppendFrames{LeaseRef: claimed[w].Ref(), Frames: frames})
+				return err
+			})
+			b.ReportMetric(float64(b.N*c.batch)/b.Elapsed().Seconds(), "frames/s")
+		})
+	}
+}
+
+// leasedStore is a store with n executions that are leased for long.
+func leasedStore(b *testing.B, n int) (*sqlite.Store, []ff.Claimed) {
+	s := filled(b, n)
+	r, err := s.Claim(context.Background(), ff.Claim{Claimant: claimant("i"), Lanes: []ff.LaneID{"main"}, Max: n, LeaseTTL: time.Hour})
+	if err != nil || len(r.Claimed) != n {
+		b.Fatalf("claimed %d of %d: %v", len(r.Claimed), n, err)
+	}
+	return s, r.Claimed
+}
+
+// BenchmarkTail measures how long a frame takes to reach each of many tails of one
+// stream.
+func BenchmarkTail(b *testing.B) {
+	for _, tails := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(tails, " tails"), func(b *testing.B) { benchmarkTail(b, tails) })
+	}
+}
+
+func benchmarkTail(b *testing.B, tails int) {
+	s, claimed := leasedStore(b, 1)
+	stream := ff.StreamRef{ID: claimed[0].Execution.ID}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var took []time.Duration
+	arrived := make(chan struct{}, tails)
+	for range tails {
+		all.Go(func() {
+			for c := (ff.TailFrames{StreamRef: stream, Wait: ff.MaxTailWait}); ; {
+				r, err := s.TailFrames(context.Background(), c)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, f := range r.Frames {
+					took = append(took, time.Since(f.At))
+				}
+				mu.Unlock()
+				for range r.Frames {
+					arrived <- struct{}{}
+				}
+				if r.Closed() {
+					return
+				}
+				c.After = r.Last
+			}
+		})
+	}
+	for b.Loop() {
+		time.Sleep(10 * time.Millisecond)
+		_, err := s.AppendFrames(context.Background(), ff.AppendFrames{LeaseRef: claimed[0].Ref(), Frames: []ff.NewFrame{{Payload: benchPayload[:32], At: time.Now()}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range tails {
+			<-arrived
+		}
+	}
+	if _, err := s.CompleteExecution(context.Background(), ff.CompleteExecution{LeaseRef: claimed[0].Ref()}); err != nil {
+		b.Fatal(err)
+	}
+	all.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2])/1e6, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100])/1e6, "p99-ms")
 }
 
 func BenchmarkRead(b *testing.B) {
