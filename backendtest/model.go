@@ -52,6 +52,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		{"create", 2, m.create}, {"grant next", 1, m.grantNext}, {"claim granted", 1, m.claimGranted}, {"revoke", 1, m.revoke},
 		{"complete", 2, m.complete}, {"grant reclaim", 1, m.grantReclaim}, {"replay", 2, m.replay}, {"renew", 1, m.renew},
 		{"delay", 1, m.delay}, {"progress", 1, m.progress}, {"change priority", 1, m.priority}, {"tag", 1, m.tag}, {"cancel", 1, m.cancel},
+		{"append", 3, m.appendFrames},
 	} {
 		for range a.weight {
 			actions[fmt.Sprintf("%02d %s", len(actions), a.name)] = a.do
@@ -69,6 +70,8 @@ type modelled struct {
 	fences  []ff.Fence
 	payload string
 	result  string
+	// streams are those of its attempts that were appended to.
+	streams map[int]*modelStream
 	// purged says that retention has deleted it.
 	purged bool
 	// seen is the last record read from the store, replayed that it was replayed
