@@ -14,6 +14,7 @@ func TestRetentionDeletesEverythingOfAnExecution(t *testing.T) {
 	s := open(t, ":memory:", sqlite.Options{Clock: c.Now, Retention: time.Hour})
 	must[ff.CreateExecutionResult](t)(s.CreateExecution(ctx, ff.CreateExecution{Lane: "main", Kind: "k", Payload: []byte("p"), IdempotencyKey: "key"}))
 	x := claim(t, s, "main")
+	appendSome(t, s, x, 2, ff.NewFrame{Mode: ff.FrameSummary, Payload: []byte(`{"a":1}`)})
 	must[ff.CompleteExecutionResult](t)(s.CompleteExecution(ctx, ff.CompleteExecution{LeaseRef: x.Ref(), Result: []byte("r")}))
 	idle := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
 	if want := c.Now().Add(time.Hour); idle.Processed != 0 || !idle.Next.Equal(want) {
@@ -23,7 +24,7 @@ func TestRetentionDeletesEverythingOfAnExecution(t *testing.T) {
 	if r := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention})); r.Processed != 1 || !r.Next.IsZero() {
 		t.Errorf("swept %+v", r)
 	}
-	for _, table := range []string{"executions", "payloads", "results", "attempts", "events", "idempotency"} {
+	for _, table := range []string{"executions", "payloads", "results", "attempts", "events", "idempotency", "streams", "frames", "summaries"} {
 		if rows := must[[]string](t)(s.Rows(ctx, "select count(*) from "+table, 0)); rows[0] != "0" {
 			t.Errorf("%s has %s rows left", table, rows[0])
 		}
