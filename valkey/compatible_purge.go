@@ -70,7 +70,7 @@ func (s *compatible) belongings(ctx context.Context, c valkey.DedicatedClient, x
 		doomed = append(doomed, k.base+":"+name)
 	}
 	for n := range x.TotalAttempts {
-		doomed = append(doomed, k.attempt(n), k.attemptUsage(n), k.attemptPolicy(n), k.attempt(n)+":summary", k.stream(n), k.streamMeta(n))
+		doomed = append(doomed, k.attempt(n), k.attemptUsage(n), k.attemptPolicy(n), k.summary(n), k.stream(n), k.streamMeta(n))
 	}
 	for _, edge := range lists[0] {
 		doomed = append(doomed, k.base+":dep:"+edge)
@@ -83,7 +83,7 @@ func (s *compatible) belongings(ctx context.Context, c valkey.DedicatedClient, x
 		key := "ff:signal:" + string(t) + ":" + signal
 		doomed = append(doomed, key, key+":payload")
 	}
-	return append(doomed, k.events()), nil
+	return append(doomed, k.events(), k.tails()), nil
 }
 
 func (s *compatible) unlink(c valkey.DedicatedClient, doomed []string) (commands []valkey.Completed) {

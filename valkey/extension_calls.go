@@ -123,6 +123,17 @@ func callCompleteAndClaim(c *ff.CompleteExecution, lane ff.LaneID) call {
 	return both
 }
 
+func callAppend(c *ff.AppendFrames) call {
+	f := fenceArgs(c.Fence)
+	args := append(make([]string, 0, 6+8*len(c.Frames)), c.ID.String(), f[0], f[1], f[2], strconv.Itoa(c.Retention), strconv.Itoa(ff.MaxSummaryBytes))
+	for i := range c.Frames {
+		n := &c.Frames[i]
+		args = append(args, n.Type, ms(n.At), valkey.BinaryString(n.Payload), orElse(n.Encoding, defaultEncoding), orElse(n.Source, defaultSource),
+			n.CorrelationID, string(modeOf(n)), frameTTL(n))
+	}
+	return call{function: "ffx_append", keys: []string{keysOf(c.ID).core()}, args: args}
+}
+
 func callFail(c *ff.FailExecution) call {
 	final, after := "", ""
 	if c.NoRetry {

@@ -214,6 +214,41 @@ func callCompatibleDelay(id ff.ExecutionID, f [3]string, h holding, source ff.Ca
 	return call{"ff_delay_execution", keys, []string{id.String(), f[0], f[1], f[2], ms(until), string(source)}}
 }
 
+// What frames have when their writer does not say it.
+const (
+	defaultEncoding = "utf8"
+	defaultSource   = "worker"
+)
+
+func modeOf(n *ff.NewFrame) ff.FrameMode {
+	return ff.FrameMode(orElse(string(n.Mode), string(ff.FrameDurable)))
+}
+
+// frameTTL is the TTL of a best-effort frame.
+func frameTTL(n *ff.NewFrame) string {
+	switch {
+	case n.Mode != ff.FrameBestEffort:
+		return "0"
+	case n.TTL == 0:
+		return millis(ff.DefaultFrameTTL)
+	}
+	return millis(max(n.TTL, time.Millisecond))
+}
+
+// callAppendFrame appends to the stream of an attempt. Whether that is the attempt of
+// the lease is compared by the caller.
+func callAppendFrame(c *ff.AppendFrames, n *ff.NewFrame, attempt int) call {
+	k, f := keysOf(c.ID), fenceArgs(c.Fence)
+	kind := ""
+	if n.Mode == ff.FrameSummary {
+		kind = "json-merge-patch"
+	}
+	return call{"ff_append_frame", []string{k.core(), k.stream(attempt), k.streamMeta(attempt), k.summary(attempt)},
+		[]string{c.ID.String(), strconv.Itoa(attempt), f[0], f[1], n.Type, ms(n.At), valkey.BinaryString(n.Payload), orElse(n.Encoding, defaultEncoding),
+			n.CorrelationID, orElse(n.Source, defaultSource), strconv.Itoa(c.Retention), f[2], strconv.Itoa(ff.MaxFramePayloadBytes), string(modeOf(n)),
+			kind, frameTTL(n), "0", "0", "0"}}
+}
+
 func callPromoteDelayed(id ff.ExecutionID, lane ff.LaneID, now time.Time) call {
 	t := tagOf(id.Partition())
 	return call{"ff_promote_delayed", []string{keysOf(id).core(), t.lane(lane, laneDelayed), t.lane(lane, laneEligible)},

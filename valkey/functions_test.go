@@ -46,6 +46,7 @@ func TestCallsHaveTheKeysAndArgumentsOfTheSpec(t *testing.T) {
 		{callClaimResumed(id, "main", 0, who, l), "ff_claim_resumed_execution", 11, 8},
 		{callReplayExecution(id, "main", now), "ff_replay_execution", 4, 2},
 		{callReplaySkipped(id, "main", []string{edge, edge}, now), "ff_replay_execution", 7 + 2, 2 + 2},
+		{callAppendFrame(&ff.AppendFrames{LeaseRef: ref}, &ff.NewFrame{}, 2), "ff_append_frame", 4, 19},
 		{callRegisterWorker(&ff.RegisterWorker{Claimant: *who}, now), "ff_register_worker", 3, 6},
 	} {
 		if c.call.function != c.function || len(c.call.keys) != c.keys || len(c.call.args) != c.args {

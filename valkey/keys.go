@@ -42,12 +42,16 @@ func (k executionKeys) suspension() string   { return k.base + ":suspension:curr
 // events has the entries of the log that are about the execution.
 func (k executionKeys) events() string { return k.own + ":events" }
 
-// attempt, attemptUsage, attemptPolicy, stream and streamMeta are of one attempt.
+// tails is set while somebody waits for frames of the execution.
+func (k executionKeys) tails() string { return k.own + ":tails" }
+
+// attempt, attemptUsage, attemptPolicy, stream, streamMeta and summary are of one attempt.
 func (k executionKeys) attempt(n int) string       { return k.attempts + strconv.Itoa(n) }
 func (k executionKeys) attemptUsage(n int) string  { return k.attempt(n) + ":usage" }
 func (k executionKeys) attemptPolicy(n int) string { return k.attempt(n) + ":policy" }
 func (k executionKeys) stream(n int) string        { return k.streams + strconv.Itoa(n) }
 func (k executionKeys) streamMeta(n int) string    { return k.stream(n) + ":meta" }
+func (k executionKeys) summary(n int) string       { return k.attempt(n) + ":summary" }
 
 // waitpoint and its condition.
 func (t tag) waitpoint(id ff.WaitpointID) string          { return "ff:wp:" + string(t) + ":" + id.String() }

@@ -15,7 +15,7 @@ const LibraryVersion = "34"
 
 // libraryHeader begins the library. The second line tells our build from the
 // reference's library of the same version; raise it with any change of the text.
-const libraryHeader = "#!lua name=" + LibraryName + "\n-- flowfabric for Go, build 1\n"
+const libraryHeader = "#!lua name=" + LibraryName + "\n-- flowfabric for Go, build 2\n"
 
 //go:embed functions/*.lua
 var libraryFiles embed.FS

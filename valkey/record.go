@@ -160,12 +160,15 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 func (p *parts) failureCategory() string {
 	switch reason := p.core["failure_reason"]; {
 	case p.core["terminal_outcome"] == string(ff.OutcomeExpired):
-		return "timeout"
+		return timeoutCategory
 	case reason != "" && reason == p.attempt["failure_reason"] && p.attempt["failure_category"] != "":
 		return p.attempt["failure_category"]
 	}
 	return p.core["failure_category"]
 }
+
+// timeoutCategory is that of what time ends.
+const timeoutCategory = "timeout"
 
 // endLast shows the last attempt of an execution that has ended as ended too. The
 // compatible functions leave it open when nobody held it (quirks 03 Q5, Q16).

@@ -16,11 +16,14 @@ import (
 
 // The channels of wake-ups. A message of wakeChannel is the tag of the partition
 // and the lane where something became claimable; of eventChannel the tag of the
-// partition with a new event; of dueChannel a kind of sweep and an instant.
+// partition with a new event; of dueChannel a kind of sweep and an instant; of
+// streamChannel an execution that has new frames or whose streams may be closed.
 const (
 	wakeChannel  = "ffx:wake"
 	eventChannel = "ffx:event"
 	dueChannel   = "ffx:due"
+
+	streamChannel = "ffx:stream"
 )
 
 const (
@@ -49,6 +52,7 @@ type wakeups struct {
 	s      *Store
 	claims wake.Hub[ff.LaneID, struct{}]
 	events wake.Hub[struct{}, struct{}]
+	tails  wake.Hub[ff.ExecutionID, struct{}]
 
 	once   sync.Once
 	ready  chan struct{}
@@ -119,7 +123,7 @@ func (w *wakeups) receive() {
 			pause.Reset()
 			w.forget()
 		})
-		command := w.s.client.B().Subscribe().Channel(wakeChannel, eventChannel, dueChannel).Build()
+		command := w.s.client.B().Subscribe().Channel(wakeChannel, eventChannel, dueChannel, streamChannel).Build()
 		err := w.s.client.Receive(ctx, command, w.message)
 		if w.ctx.Err() != nil {
 			return
@@ -146,6 +150,10 @@ func (w *wakeups) message(m valkey.PubSubMessage) {
 			w.unmark(tagOf(p).eventsWaiting())
 			w.events.WakeAll(struct{}{}, struct{}{})
 		}
+	case streamChannel:
+		if id, err := ff.ParseExecutionID(m.Message); err == nil {
+			w.tails.WakeAll(id, struct{}{})
+		}
 	case dueChannel:
 		kind, at, _ := strings.Cut(m.Message, " ")
 		if n, err := strconv.ParseInt(at, 10, 64); err == nil {
@@ -169,6 +177,7 @@ func (w *wakeups) forget() {
 	w.mu.Unlock()
 	w.claims.WakeEverybody()
 	w.events.WakeAll(struct{}{}, struct{}{})
+	w.tails.WakeEverybody()
 }
 
 func (w *wakeups) unmark(key string) {

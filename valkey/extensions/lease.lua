@@ -36,10 +36,7 @@ local function mark_lapsed(tag, base, id, x, now)
   redis.call('ZADD', lost_key(tag, x.lane_id), score_of(x), id)
   emit_lease(tag, id, x, now, 'expired')
   if x.current_attempt_index then
-    local meta = stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index)
-    if redis.call('EXISTS', meta) == 1 and not is_set(redis.call('HGET', meta, 'closed_at')) then
-      redis.call('HSET', meta, 'closed_at', now, 'closed_reason', 'lease_expired')
-    end
+    close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'lease_expired', now, true)
   end
   wake_lane(tag, x.lane_id)
 end

@@ -193,6 +193,8 @@ local function finish(tag, base, id, x, now, outcome, reason, ...)
   end
   if x.current_attempt_index then
     close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), CLOSED[outcome], now)
+  else
+    wake_tails(tag, id)
   end
   emit(tag, id, now, 'completion', x.current_lease_id, x.current_lease_epoch, x.current_attempt_id, x.current_attempt_index,
     x.current_worker_id, x.current_worker_instance_id, reason, outcome, x.flow_id)

@@ -78,6 +78,7 @@ local function purge(tag, base, id, x)
     add('ff:signal:' .. tag .. ':' .. signal .. ':payload')
   end
   add('ffx:exec:' .. tag .. ':' .. id .. ':events')
+  add('ffx:exec:' .. tag .. ':' .. id .. ':tails')
   for i = 1, #doomed, 500 do
     redis.call('UNLINK', unpack(doomed, i, math.min(i + 499, #doomed)))
   end

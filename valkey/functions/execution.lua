@@ -451,6 +451,8 @@ redis.register_function('ff_cancel_execution', function(keys, args)
     redis.call('HSET', attempt, 'attempt_state', 'ended_cancelled', 'ended_at', now,
       'failure_reason', 'cancelled: ' .. reason)
     close_stream(stream, 'attempt_cancelled', now)
+  else
+    wake_tails(tag, id)
   end
   if phase == 'active' then
     redis.call('DEL', keys[4])
@@ -538,6 +540,7 @@ redis.register_function('ff_expire_execution', function(keys, args)
     stop_for_expiry(keys, x, id, reason, now)
   else
     leave_queue(tag_of(core), x, id)
+    wake_tails(tag_of(core), id)
   end
   redis.call('HSET', core, 'failure_reason', reason, 'current_lease_id', '', 'current_worker_id', '',
     'current_worker_instance_id', '', 'lease_expires_at', '', 'current_suspension_id', '', 'current_waitpoint_id', '',
@@ -579,6 +582,7 @@ local function fail_at_cap(keys, x, id, now)
   end
   redis.call('ZREM', keys[14], id)
   redis.call('ZADD', lane_key(tag, lane_of(x), 'terminal'), now, id)
+  wake_tails(tag, id)
   publish_completion(x.flow_id, id, 'failed')
 end
 

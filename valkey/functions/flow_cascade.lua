@@ -24,6 +24,8 @@ local function skip(core, blocked, terminal, attempt_hash, stream_meta, x, now)
       'failure_reason', 'dependency_impossible')
     close_stream(stream_meta, 'dependency_impossible', now)
     attempt = 'attempt_terminal'
+  else
+    wake_tails(tag_of(core), x.execution_id)
   end
   redis.call('HSET', core, ended(now, 'skipped', attempt, 'skipped'))
   redis.call('ZREM', blocked, x.execution_id)

@@ -77,10 +77,26 @@ local function add_history(key, ...)
   redis.call('XADD', key, 'MAXLEN', '~', '1000', '*', 'event', ...)
 end
 
--- Closes an output stream, if there is one.
-local function close_stream(meta_key, reason, now)
-  if redis.call('EXISTS', meta_key) == 1 then
+-- Wakes those who wait for frames of an execution. They leave a mark, so that nothing is
+-- published while nobody waits.
+local function wake_tails(tag, execution_id)
+  if redis.call('DEL', 'ffx:exec:' .. tag .. ':' .. execution_id .. ':tails') == 1 then
+    redis.call('PUBLISH', 'ffx:stream', execution_id)
+  end
+end
+
+-- Closes an output stream, if there is one, and tells those who wait for its frames,
+-- also when there was none. One that is closed keeps its end when only_open is set.
+local function close_stream(meta_key, reason, now, only_open)
+  local tag, execution_id = string.match(meta_key, '^ff:stream:({[^}]*}):(.*):[^:]*:meta$')
+  if redis.call('EXISTS', meta_key, tag and 'ffx:exec:' .. tag .. ':' .. execution_id .. ':tails' or meta_key) == 0 then
+    return
+  end
+  if redis.call('EXISTS', meta_key) == 1 and not (only_open and is_set(redis.call('HGET', meta_key, 'closed_at'))) then
     redis.call('HSET', meta_key, 'closed_at', now, 'closed_reason', reason)
+  end
+  if tag then
+    wake_tails(tag, execution_id)
   end
 end
 
@@ -132,10 +148,7 @@ local function mark_expired(core_key, history_key, x, now)
     'worker_id', x.current_worker_id or '', 'worker_instance_id', x.current_worker_instance_id or '', 'ts', now)
   if is_set(x.current_attempt_index) then
     local execution_id = x.execution_id or string.match(core_key, '^ff:exec:{[^}]*}:(.*):core$')
-    local meta = stream_meta_key(core_key, execution_id, x.current_attempt_index)
-    if redis.call('EXISTS', meta) == 1 and not is_set(redis.call('HGET', meta, 'closed_at')) then
-      redis.call('HSET', meta, 'closed_at', now, 'closed_reason', 'lease_expired')
-    end
+    close_stream(stream_meta_key(core_key, execution_id, x.current_attempt_index), 'lease_expired', now, true)
   end
 end
 
