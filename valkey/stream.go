@@ -264,8 +264,8 @@ func setField(f *ff.Frame, name, value string) {
 // The fields that tell whether and why a stream is closed.
 var (
 	metaEndFields = []string{"closed_at", "closed_reason"}
-	coreEndFields = []string{"lifecycle_phase", "ownership_state", "terminal_outcome", "attempt_state", "current_attempt_index", "completed_at",
-		"lease_expired_at", "failure_reason", "failure_category", "cancellation_reason"}
+	coreEndFields = []string{"lifecycle_phase", "ownership_state", "terminal_outcome", "current_attempt_index", "completed_at",
+		"lease_expired_at", "failure_reason", "failure_category", "cancellation_reason", "pending_retry_reason"}
 	attemptEndFields = []string{"attempt_state", "ended_at", "failure_reason", "failure_category", "attempt_type"}
 )
 
@@ -330,9 +330,10 @@ const lapsedReason = "lease_expired"
 // read yet.
 func endingOf(f *fields) (*ff.Execution, error) {
 	x := &ff.Execution{State: ff.StateVector{Phase: word(f, "lifecycle_phase", ff.LifecyclePhases), Ownership: word(f, "ownership_state", ff.OwnershipStates),
-		Outcome: word(f, "terminal_outcome", ff.TerminalOutcomes), Attempt: ff.AttemptPhase(f.m["attempt_state"])},
+		Outcome: word(f, "terminal_outcome", ff.TerminalOutcomes)},
 		CompletedAt: f.instant("completed_at"), LeaseExpiredAt: f.instant("lease_expired_at"),
-		FailureReason: f.m["failure_reason"], FailureCategory: f.m["failure_category"], CancellationReason: f.m["cancellation_reason"]}
+		FailureReason: f.m["failure_reason"], FailureCategory: f.m["failure_category"], CancellationReason: f.m["cancellation_reason"],
+		PendingRetryReason: f.m["pending_retry_reason"]}
 	if f.m["current_attempt_index"] != "" {
 		x.TotalAttempts, x.Attempt.Index = 1, f.count("current_attempt_index")
 	}
