@@ -53,7 +53,7 @@ var pathNames = regexp.MustCompile(`\{(\w+)\}`)
 
 // fill puts the examples of parameters into a path.
 func fill(path string) string {
-	return strings.NewReplacer("{id}", "%7Bfp:86%7D:550e8400-e29b-41d4-a716-446655440000", "{lane}", "default", "{worker_id}", "mailer").Replace(path)
+	return strings.NewReplacer("{id}", "%7Bfp:86%7D:550e8400-e29b-41d4-a716-446655440000", "{idx}", "0", "{lane}", "default", "{worker_id}", "mailer").Replace(path)
 }
 
 // The fields that the document calls required are those that the server misses.

@@ -161,7 +161,10 @@ func TestEveryEndpointRefusesIDsThatAreNone(t *testing.T) {
 				"%7Bfp:65535%7D:550e8400-e29b-41d4-a716-446655440000": {200, 400, 404},
 				"%7Bfp:85%7D:550e8400-e29b-41d4-a716-446655440000":    {200, 400, 404},
 			} {
-				if w := ask(t, h, strings.ToUpper(method), strings.Replace(path, "{id}", id, 1), jsonType, body); !slices.Contains(want, w.Code) {
+				if op.OperationID == "append-frames" && slices.Contains(want, 404) {
+					want = append(want, http.StatusConflict) // nothing that runs is there (spec 04c §2)
+				}
+				if w := ask(t, h, strings.ToUpper(method), fill(strings.Replace(path, "{id}", id, 1)), jsonType, body); !slices.Contains(want, w.Code) {
 					t.Errorf("%s of %.60s: %d %.200s, want one of %v", op.OperationID, id, w.Code, w.Body, want)
 				}
 			}
