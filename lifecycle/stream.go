@@ -26,8 +26,9 @@ type Stream struct {
 	RatedAt time.Time
 }
 
-// Expired reports whether the frames are gone. The counters go on.
-func (s *Stream) Expired(now time.Time) bool { return !s.ExpiresAt.IsZero() && !s.ExpiresAt.After(now) }
+// Expired reports whether the frames are gone: once their last instant is over. The
+// counters go on.
+func (s *Stream) Expired(now time.Time) bool { return !s.ExpiresAt.IsZero() && s.ExpiresAt.Before(now) }
 
 // How many best-effort frames are kept (spec 04c §6).
 const (

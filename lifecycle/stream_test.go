@@ -122,7 +122,7 @@ func TestOnlyBestEffortStreamsExpire(t *testing.T) {
 	x, s := active(t), lifecycle.Stream{}
 	appendTo(t, x, &s, t0, 0, live(2*time.Second))
 	appendTo(t, x, &s, after(time.Second), 0, live(time.Second))
-	if s.Expired(after(3*time.Second-1)) || !s.Expired(after(3*time.Second)) {
+	if s.Expired(after(3*time.Second)) || !s.Expired(after(3*time.Second+1)) {
 		t.Errorf("expires at %s", s.ExpiresAt)
 	}
 	if a := appendTo(t, x, &s, after(4*time.Second), 0, live(time.Second)); !a.Restart || s.Kept != 1 || s.Count != 3 || a.Drop != 0 {

@@ -405,7 +405,7 @@ func stored(f ff.FrameID) [2]Value {
 
 var (
 	selectStreams = statement("select seq, attempt, kept from streams where seq = $1 order by attempt")
-	selectExpired = statement("select seq, attempt, kept from streams where expires_at <= $1 order by expires_at limit $2")
+	selectExpired = statement("select seq, attempt, kept from streams where expires_at < $1 order by expires_at limit $2")
 	updateKept    = statement("update streams set kept = $1, expires_at = null where seq = $2 and attempt = $3")
 	deleteStream  = statement("delete from streams where seq = $1 and attempt = $2")
 )

@@ -80,11 +80,14 @@ func TestTheTrimmerDeletesStreamsThatHaveExpired(t *testing.T) {
 		submit(t, s, lane, "k")
 		appendSome(t, s, claim(t, s, lane), 2, ff.NewFrame{Mode: ff.FrameBestEffort})
 	}
-	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
+	c.add(2 * ff.DefaultFrameTTL)
+	if r := must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention})); r.More {
+		t.Error("there is more before its time")
+	}
 	if left := rows(t, s, "frames"); left != "240" {
 		t.Errorf("%s frames are left before their time", left)
 	}
-	c.add(2 * ff.DefaultFrameTTL)
+	c.add(time.Millisecond)
 	must[ff.SweepResult](t)(s.Sweep(ctx, ff.Sweep{Kind: ff.SweepRetention}))
 	if left := rows(t, s, "frames"); left != "0" {
 		t.Errorf("%s frames are left", left)

@@ -161,7 +161,7 @@ func (t *tx) refreshDue(rec *record) error {
 var (
 	selectStale = statement(`select 1 from idempotency where expires_at <= $1
 union all select 1 from workers where expires_at <= $1
-union all select 1 from streams where expires_at <= $1
+union all select 1 from streams where expires_at < $1
 union all select 1 from (select at from events where id > 0 order by id limit 1) as first where first.at <= $2
 limit 1`)
 	deleteStaleKeys = statement(`delete from idempotency where (namespace, partition, key) in

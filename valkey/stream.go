@@ -284,7 +284,7 @@ func (s *Store) endCommands(r ff.StreamRef, whole bool) []valkey.Completed {
 // streamEnd is when and why a stream was closed; known is false when that takes the
 // whole of endCommands. The record of the stream says so, when frames were written;
 // otherwise the execution does. The end by a lapsed lease gives way to that of the
-// attempt.
+// attempt, as does what ended the execution after the attempt.
 func (s *Store) streamEnd(ctx context.Context, r ff.StreamRef, answers []valkey.ValkeyResult) (at time.Time, reason string, known bool, err error) {
 	var read [4]*fields
 	for i, names := range [][]string{metaEndFields, coreEndFields, attemptEndFields, attemptEndFields}[:len(answers)] {
@@ -296,7 +296,7 @@ func (s *Store) streamEnd(ctx context.Context, r ff.StreamRef, answers []valkey.
 	}
 	meta, core := read[0], read[1]
 	at, reason = meta.instant("closed_at"), meta.m["closed_reason"]
-	if core.m == nil || meta.err != nil || !at.IsZero() && reason != lapsedReason {
+	if core.m == nil || meta.err != nil || !at.IsZero() && lastReasons[reason] {
 		return at, reason, true, meta.err
 	}
 	x, err := endingOf(core)
@@ -310,7 +310,8 @@ func (s *Store) streamEnd(ctx context.Context, r ff.StreamRef, answers []valkey.
 	if err != nil {
 		return at, reason, true, err
 	}
-	if derived, why := lifecycle.StreamEnd(x, r.AttemptIndex, attempts); !derived.IsZero() {
+	derived, why := lifecycle.StreamEnd(x, r.AttemptIndex, attempts)
+	if !derived.IsZero() && (at.IsZero() || reason == lapsedReason || derived.Before(at)) {
 		at, reason = derived, why
 	}
 	return at, reason, true, nil
@@ -325,6 +326,9 @@ func isOpen(x *ff.Execution, index int) bool {
 }
 
 const lapsedReason = "lease_expired"
+
+// lastReasons are those of ends by the worker itself: nothing changes them.
+var lastReasons = map[string]bool{"attempt_success": true, "attempt_failure": true, "reclaimed": true}
 
 // endingOf is as much of an execution as matters to its streams; its attempt is not
 // read yet.
