@@ -95,8 +95,8 @@ func (s *compatible) promoteDue(ctx context.Context, batch []*dueEntry, now time
 // endGrant ends a grant that has lapsed. Its key ends by itself, unless an extension
 // has written it.
 func (s *compatible) endGrant(ctx context.Context, e *dueEntry, now time.Time) (done, left bool, err error) {
-	key := keysOf(e.id).claimGrant()
-	answers, err := s.watched(ctx, []string{key}, func(ctx context.Context, c valkey.DedicatedClient) ([]valkey.Completed, error) {
+	key, core := keysOf(e.id).claimGrant(), keysOf(e.id).core()
+	answers, err := s.watched(ctx, []string{key, core}, func(ctx context.Context, c valkey.DedicatedClient) ([]valkey.Completed, error) {
 		commands := []valkey.Completed{c.B().Zrem().Key(e.index.key).Member(e.text).Build()}
 		ends, err := c.Do(ctx, c.B().Hget().Key(key).Field("grant_expires_at").Build()).AsInt64()
 		if err == nil && time.UnixMilli(ends).After(now) {
@@ -104,6 +104,13 @@ func (s *compatible) endGrant(ctx context.Context, e *dueEntry, now time.Time) (
 		}
 		if err == nil {
 			commands = append(commands, c.B().Del().Key(key).Build())
+			there, err := c.Do(ctx, c.B().Exists().Key(core).Build()).AsInt64()
+			if err != nil {
+				return nil, s.lift(ctx, err)
+			}
+			if there == 1 {
+				commands = append(commands, c.B().Hset().Key(core).FieldValue().FieldValue("last_mutation_at", ms(now)).Build())
+			}
 		}
 		if valkey.IsValkeyNil(err) {
 			err = nil
