@@ -80,7 +80,7 @@ func TestACommandResumesAfterAFailoverOfTheCluster(t *testing.T) {
 	// The functions came with the data. A primary without them gets them, and the
 	// caller's command is made.
 	for range 3 {
-		if err := cluster.Primary(key).Do("FUNCTION", "FLUSH").Error(); err != nil {
+		if err := cluster.Primary(key).Do("FUNCTION", "FLUSH", "SYNC").Error(); err != nil {
 			t.Fatal(err)
 		}
 		id := ff.MakeExecutionID(partition, ff.NewExecutionID("other", fewPartitions).UUID())
@@ -106,7 +106,7 @@ func TestACommandResumesAfterAFailoverBySentinels(t *testing.T) {
 	eventually(t, "the primary is gone", func() bool { return sentinel.Primary.Do("PING").Error() != nil })
 	resumes(t, l.backend, "other", 0)
 	failover.Wait()
-	if err := sentinel.Replica.Do("FUNCTION", "FLUSH").Error(); err != nil {
+	if err := sentinel.Replica.Do("FUNCTION", "FLUSH", "SYNC").Error(); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := l.backend.CreateExecution(t.Context(), ff.CreateExecution{Lane: "other", Kind: "k"}); err != nil || r.Duplicate {

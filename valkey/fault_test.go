@@ -307,7 +307,7 @@ func TestNoCallerNoticesThatFunctionsWereFlushed(t *testing.T) {
 	for range flushes {
 		before := calls.Load()
 		eventually(t, "callers go on", func() bool { return calls.Load() >= before+callers || t.Failed() })
-		if err := server.Do("FUNCTION", "FLUSH").Error(); err != nil {
+		if err := server.Do("FUNCTION", "FLUSH", "SYNC").Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
