@@ -1,6 +1,9 @@
 package flowfabric
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // EventFamily groups events by what subscribers follow (spec 01 §13.2).
 type EventFamily string
@@ -9,7 +12,12 @@ type EventFamily string
 const (
 	FamilyLease      EventFamily = "lease"
 	FamilyCompletion EventFamily = "completion"
+	// FamilySignal has the signals that were delivered and the ends of suspensions.
+	FamilySignal EventFamily = "signal"
 )
+
+// EventFamilies lists all families.
+var EventFamilies = []EventFamily{FamilyLease, FamilyCompletion, FamilySignal}
 
 // EventType is what happened.
 type EventType string
@@ -23,6 +31,13 @@ const (
 	EventReclaimed       EventType = "reclaimed"
 	EventReplayInitiated EventType = "replay_initiated"
 	EventCompletion      EventType = "completion"
+	// EventSignal is a signal; its reason is the effect.
+	EventSignal EventType = "signal_delivered"
+	// EventResumed makes a suspended execution runnable again; its reason is signal,
+	// operator or timeout.
+	EventResumed EventType = "resumed"
+	// EventEscalated leaves a suspension whose time is over to an operator.
+	EventEscalated EventType = "escalated"
 )
 
 // Event is one thing that happened to an execution. Events are stored in the
@@ -42,6 +57,11 @@ type Event struct {
 	Worker       WorkerID         `json:"worker_id,omitempty"`
 	Instance     WorkerInstanceID `json:"worker_instance_id,omitempty"`
 	Reason       string           `json:"reason,omitempty"`
+	// SignalID, WaitpointID and Source (its type and identity, joined by a colon) are set
+	// on signals.
+	SignalID    SignalID    `json:"signal_id,omitzero"`
+	WaitpointID WaitpointID `json:"waitpoint_id,omitzero"`
+	Source      string      `json:"source,omitempty"`
 	// Outcome is set on completions: success, failed, cancelled, expired, skipped.
 	Outcome TerminalOutcome `json:"outcome,omitempty"`
 }
@@ -67,8 +87,8 @@ func (c *ReadEvents) Validate() error {
 	if c.Wait < 0 || c.Wait > MaxClaimWait {
 		return InvalidInput("wait", "must be 0 to %s (got %s)", MaxClaimWait, c.Wait)
 	}
-	if c.Family != "" && c.Family != FamilyLease && c.Family != FamilyCompletion {
-		return InvalidInput("family", "must be %s or %s (got %.40q)", FamilyLease, FamilyCompletion, string(c.Family))
+	if c.Family != "" && !slices.Contains(EventFamilies, c.Family) {
+		return InvalidInput("family", "must be one of %v (got %.40q)", EventFamilies, string(c.Family))
 	}
 	return checkLimit(c.Limit)
 }

@@ -68,6 +68,12 @@ type Execution struct {
 	AttemptTimeoutAt     time.Time
 	CapabilityMismatchAt time.Time
 
+	// SuspensionID and WaitpointID are the suspension in force and its primary
+	// waitpoint; SuspensionTimeoutAt is when it times out.
+	SuspensionID        SuspensionID
+	WaitpointID         WaitpointID
+	SuspensionTimeoutAt time.Time
+
 	FailureReason      string
 	FailureCategory    string
 	CancellationReason string

@@ -12,6 +12,10 @@ const (
 	SweepDelayed           SweepKind = "delayed_promoter"
 	SweepAttemptTimeout    SweepKind = "attempt_timeout"
 	SweepExecutionDeadline SweepKind = "execution_deadline"
+	// SweepSuspensionTimeout does what suspensions do when their time is over.
+	SweepSuspensionTimeout SweepKind = "suspension_timeout"
+	// SweepPendingWaitpoints closes pending waitpoints that no suspension took up.
+	SweepPendingWaitpoints SweepKind = "pending_wp_expiry"
 	SweepRetention         SweepKind = "retention_trimmer"
 	// SweepIndex repairs indexes that a peer or a loss left incomplete; stores whose
 	// indexes cannot be have nothing to do.
@@ -19,7 +23,8 @@ const (
 )
 
 // SweepKinds lists all kinds.
-var SweepKinds = []SweepKind{SweepLeaseExpiry, SweepDelayed, SweepAttemptTimeout, SweepExecutionDeadline, SweepRetention, SweepIndex}
+var SweepKinds = []SweepKind{SweepLeaseExpiry, SweepDelayed, SweepAttemptTimeout, SweepExecutionDeadline,
+	SweepSuspensionTimeout, SweepPendingWaitpoints, SweepRetention, SweepIndex}
 
 // Sweep does what is due of one kind: marks lapsed leases so that their
 // executions can be claimed again, promotes delayed executions, expires

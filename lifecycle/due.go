@@ -35,6 +35,8 @@ func NextDue(x *ff.Execution, retention time.Duration) (Due, bool) {
 		if x.State.Eligibility == ff.NotEligibleUntilTime {
 			earlier(ff.SweepDelayed, x.DelayUntil)
 		}
+	case ff.PhaseSuspended:
+		earlier(ff.SweepSuspensionTimeout, x.SuspensionTimeoutAt)
 	}
 	// A lapsed grant is taken back by the promoter, so that the execution is
 	// claimable again.
@@ -45,7 +47,8 @@ func NextDue(x *ff.Execution, retention time.Duration) (Due, bool) {
 
 // Advance does what is due of an execution at now. It reports whether anything
 // was (a caller may come late or early, and twice), and whether retention is
-// over, in which case the store deletes the execution and x is unchanged.
+// over, in which case the store deletes the execution and x is unchanged. The
+// timeout of a suspension is not done here, see TimeOutSuspension.
 func Advance(x *ff.Execution, retention time.Duration, now time.Time) (changed, purge bool, fx Effects) {
 	due, ok := NextDue(x, retention)
 	if !ok || due.At.After(now) {
@@ -54,6 +57,8 @@ func Advance(x *ff.Execution, retention time.Duration, now time.Time) (changed, 
 	switch due.Kind {
 	case ff.SweepRetention:
 		return false, true, fx
+	case ff.SweepSuspensionTimeout:
+		return false, false, fx
 	case ff.SweepLeaseExpiry:
 		return MarkLeaseExpired(x, &fx, now), false, fx
 	case ff.SweepDelayed:

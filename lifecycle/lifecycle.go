@@ -103,6 +103,7 @@ func finish(x *ff.Execution, outcome ff.TerminalOutcome, reason string, now time
 	x.CompletedAt = now
 	x.DelayUntil = time.Time{}
 	endLease(x)
+	endSuspension(x)
 	return e
 }
 
