@@ -132,6 +132,7 @@ type Backend interface {
 	Claims
 	Leases
 	Streams
+	Suspensions
 	Workers
 	Events
 	Maintenance

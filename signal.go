@@ -54,7 +54,8 @@ const (
 type DeliverSignal struct {
 	ID          ExecutionID
 	WaitpointID WaitpointID
-	// SignalID is minted when zero.
+	// SignalID is minted when zero. Repeating the command with the same id is a duplicate,
+	// so that a lost answer costs nothing.
 	SignalID SignalID
 	// Name is what conditions look at.
 	Name string
@@ -148,7 +149,8 @@ func (c *DeliverSignal) validateNumbers() error {
 
 // DeliverSignalResult is what became of a signal.
 type DeliverSignalResult struct {
-	// SignalID is the id of the signal, or of the first one with its idempotency key.
+	// SignalID is the id of the signal, or of the first one with its id or idempotency
+	// key.
 	SignalID SignalID
 	// Duplicate says that nothing was kept: the signal was delivered before.
 	Duplicate bool

@@ -139,7 +139,12 @@ func (c *SuspendExecution) Validate() error {
 	if err := c.validateWaitpoints(); err != nil {
 		return err
 	}
-	if err := c.Condition.validate(); err != nil {
+	// A condition at a waitpoint created ahead is bound when the waitpoint is known.
+	condition := c.Condition
+	if c.Waitpoints[0].Pending {
+		condition = condition.Bind("pending")
+	}
+	if err := condition.validate(); err != nil {
 		return err
 	}
 	if c.Condition.Kind == ConditionTimeout && c.TimeoutAt.IsZero() && c.TimeoutAfter == 0 {
@@ -366,6 +371,8 @@ type Suspensions interface {
 	DeliverSignal(context.Context, DeliverSignal) (DeliverSignalResult, error)
 	// ListSignals lists the signals of an execution. Errors: execution_not_found.
 	ListSignals(context.Context, ListSignals) (ListSignalsResult, error)
+	// SeedWaitpointSecret installs the first secret; a store that has one keeps it.
+	SeedWaitpointSecret(context.Context, SeedWaitpointSecret) (SeedWaitpointSecretResult, error)
 	// RotateWaitpointSecret installs the secret that signs from now on. Errors:
 	// rotation_conflict when the key id is known with another secret.
 	RotateWaitpointSecret(context.Context, RotateWaitpointSecret) (RotateWaitpointSecretResult, error)

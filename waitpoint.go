@@ -273,6 +273,27 @@ type RotateWaitpointSecretResult struct {
 	Collected int
 }
 
+// SeedWaitpointSecret installs the first secret of a store. A store that has one keeps
+// it.
+type SeedWaitpointSecret struct {
+	KeyID string
+	// Secret is in hex digits.
+	Secret string
+}
+
+// Validate checks the command. Errors: invalid_kid, invalid_secret_hex.
+func (c *SeedWaitpointSecret) Validate() error {
+	return (&RotateWaitpointSecret{KeyID: c.KeyID, Secret: c.Secret}).Validate()
+}
+
+// SeedWaitpointSecretResult says which secret signs.
+type SeedWaitpointSecretResult struct {
+	Seeded bool
+	// KeyID is the id of the secret in force, Same says that it is the one of the command.
+	KeyID string
+	Same  bool
+}
+
 // WaitpointSecret is a secret that tokens are checked with, without the secret itself.
 type WaitpointSecret struct {
 	KeyID string

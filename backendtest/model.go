@@ -51,8 +51,10 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		{"claim", 5, m.claim}, {"let time pass", 3, m.letTimePass}, {"fail", 4, m.fail}, {"release", 1, m.release}, {"sweep", 1, m.sweepOne},
 		{"create", 2, m.create}, {"grant next", 1, m.grantNext}, {"claim granted", 1, m.claimGranted}, {"revoke", 1, m.revoke},
 		{"complete", 2, m.complete}, {"grant reclaim", 1, m.grantReclaim}, {"replay", 2, m.replay}, {"renew", 1, m.renew},
-		{"delay", 1, m.delay}, {"progress", 1, m.progress}, {"change priority", 1, m.priority}, {"tag", 1, m.tag}, {"cancel", 1, m.cancel},
 		{"append", 3, m.appendFrames},
+		{"delay", 1, m.delay}, {"progress", 1, m.progress},
+		{"suspend", 3, m.suspend}, {"signal", 4, m.signal}, {"create waitpoint", 1, m.createWaitpoint}, {"resume", 1, m.resumeByOperator},
+		{"close waitpoint", 1, m.closeWaitpoint}, {"change priority", 1, m.priority}, {"tag", 1, m.tag}, {"cancel", 1, m.cancel},
 	} {
 		for range a.weight {
 			actions[fmt.Sprintf("%02d %s", len(actions), a.name)] = a.do
@@ -63,7 +65,8 @@ func (m *model) actions() map[string]func(*rapid.T) {
 
 // modelled is what the rules say about one execution.
 type modelled struct {
-	x          ff.Execution
+	x ff.Execution
+	modelledWaits
 	superseded []ff.Attempt
 	events     []ff.Event
 	// fences are those of all its leases, the latest last.
@@ -106,6 +109,7 @@ func newModel(t *rapid.T, store Store, run int64) *model {
 	}
 	_, m.grantsVanish = store.Lacks["a lapsed grant is refused and the execution is open again"]
 	_, m.noLog = store.Lacks["every change of a lease and every end is an event"]
+	m.installSecret()
 	m.readClock()
 	return m
 }

@@ -111,6 +111,7 @@ func (m *model) checkHistories() {
 		m.equal("the attempts", attempts, want)
 		m.checkEvents(e)
 		m.checkStreams(e)
+		m.checkWaits(e)
 		input, err := m.store.ExecutionPayload(ctx, e.x.ID)
 		m.must(err)
 		m.equal("the payload", string(input.Payload), e.payload)

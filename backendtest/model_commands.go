@@ -34,7 +34,7 @@ func (m *model) create(t *rapid.T) {
 		m.equal("the duplicate", r, ff.CreateExecutionResult{ID: known.id, State: m.byID[known.id].x.PublicState(), Duplicate: true})
 		return
 	}
-	e := &modelled{x: lifecycle.Create(&c, r.ID, m.now), payload: string(c.Payload)}
+	e := &modelled{x: lifecycle.Create(&c, r.ID, m.now), payload: string(c.Payload), modelledWaits: modelledWaits{keys: map[string]signalKey{}}}
 	m.equal("the created", r, ff.CreateExecutionResult{ID: r.ID, State: e.x.PublicState()})
 	m.all, m.byID[r.ID] = append(m.all, e), e
 	if c.IdempotencyKey != "" {
@@ -288,6 +288,7 @@ func (m *model) cancel(t *rapid.T) {
 		previous, _, fx, err = lifecycle.Cancel(x, &c, m.now)
 		return fx, err
 	}))
+	e.settle(m.now)
 	if err == nil {
 		m.equal("the cancel", r, ff.CancelExecutionResult{State: ff.StateCancelled, Previous: previous})
 	}
@@ -377,12 +378,21 @@ func (m *model) sweep(kind ff.SweepKind) {
 		}
 		more = r.More
 	}
+	switch kind {
+	case ff.SweepSuspensionTimeout:
+		m.timeOutSuspensions()
+		return
+	case ff.SweepPendingWaitpoints:
+		m.expireWaitpoints()
+		return
+	}
 	for _, e := range m.all {
 		for !e.purged && m.due(e, kind) {
 			m.must(e.apply(func(x *ff.Execution) (fx lifecycle.Effects, err error) {
 				_, e.purged, fx = lifecycle.Advance(x, ff.DefaultRetention, m.now)
 				return fx, nil
 			}))
+			e.settle(m.now)
 		}
 	}
 }

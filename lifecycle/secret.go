@@ -87,6 +87,23 @@ func (k *Keyring) Verify(token ff.WaitpointToken, id ff.WaitpointID, key string,
 	return nil
 }
 
+// Seed installs the first secret, also under the key id of one that is missing (spec
+// 01 §11.1).
+func (k *Keyring) Seed(c *ff.SeedWaitpointSecret) ff.SeedWaitpointSecretResult {
+	current, ok := k.Secrets[k.Current]
+	if k.Current != "" && ok {
+		return ff.SeedWaitpointSecretResult{KeyID: k.Current, Same: k.Current == c.KeyID && strings.EqualFold(current.Hex, c.Secret)}
+	}
+	if k.Current == "" {
+		k.Current = c.KeyID
+	}
+	if k.Secrets == nil {
+		k.Secrets = map[string]Secret{}
+	}
+	k.Secrets[k.Current] = Secret{Hex: c.Secret}
+	return ff.SeedWaitpointSecretResult{Seeded: true, KeyID: k.Current, Same: k.Current == c.KeyID}
+}
+
 // Rotate makes another secret the current one (spec 04a §11). A key id that is known
 // with another secret is refused, also one that is in its grace (quirk 04a S8). Errors:
 // rotation_conflict.

@@ -12,8 +12,8 @@ type SignalInput struct {
 	Waitpoint *Waitpoint
 	// Suspension is the latest of the execution, nil when there was none.
 	Suspension *Suspended
-	// First is the signal that the idempotency key of the command names; zero when there
-	// is none.
+	// First is the signal that the command repeats, by its id or idempotency key; zero
+	// when it is new.
 	First ff.SignalID
 	// Accepted is how many signals the execution has taken in its life.
 	Accepted int

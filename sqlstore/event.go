@@ -9,11 +9,11 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-const eventColumns = "e.id, e.type, e.at, e.flow_id, e.lease_id, e.lease_epoch, e.attempt_id, e.attempt_index, e.worker, e.instance, e.reason, e.outcome, x.partition, x.uuid"
+const eventColumns = "e.id, e.type, e.at, e.flow_id, e.lease_id, e.lease_epoch, e.attempt_id, e.attempt_index, e.worker, e.instance, e.reason, e.outcome, x.partition, x.uuid, e.signal_id, e.waitpoint_id, e.source"
 
 var (
-	insertEvent = statement(`insert into events (id, seq, type, at, flow_id, lease_id, lease_epoch, attempt_id, attempt_index, worker, instance, reason, outcome)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`)
+	insertEvent = statement(`insert into events (id, seq, type, at, flow_id, lease_id, lease_epoch, attempt_id, attempt_index, worker, instance, reason, outcome, signal_id, waitpoint_id, source)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`)
 	selectEvents = statement("select " + eventColumns + ` from events as e join executions as x on x.seq = e.seq
 where e.id > $1 order by e.id limit $2`)
 	selectEventsOf = statement("select " + eventColumns + ` from events as e join executions as x on x.seq = e.seq
@@ -29,7 +29,7 @@ func (t *tx) insertEvent(seq int64, e *ff.Event) error {
 	t.args = append(t.args[:0], integer(id), integer(seq), integer(eventTypes.code(e.Type)), instant(e.At),
 		uuidOrNull(e.FlowID), uuidOrNull(e.LeaseID), integer(int64(e.LeaseEpoch)), uuidOrNull(e.AttemptID),
 		integer(int64(e.AttemptIndex)), textOrNull(string(e.Worker)), textOrNull(string(e.Instance)),
-		textOrNull(e.Reason), integer(outcomes.code(e.Outcome)))
+		textOrNull(e.Reason), integer(outcomes.code(e.Outcome)), uuidOrNull(e.SignalID), uuidOrNull(e.WaitpointID), textOrNull(e.Source))
 	return t.exec(insertEvent, t.args...)
 }
 
@@ -39,10 +39,13 @@ func readEvent(r Row) ff.Event {
 		ID: ff.MakeExecutionID(uint16(r.Int(12)), readUUID(r, 13)), At: readInstant(r, 2), FlowID: readUUID(r, 3),
 		LeaseID: readUUID(r, 4), LeaseEpoch: uint64(r.Int(5)), AttemptID: readUUID(r, 6), AttemptIndex: int(r.Int(7)),
 		Worker: ff.WorkerID(r.Text(8)), Instance: ff.WorkerInstanceID(r.Text(9)), Reason: r.Text(10),
-		Outcome: outcomes.word(r.Int(11)),
+		Outcome: outcomes.word(r.Int(11)), SignalID: readUUID(r, 14), WaitpointID: readUUID(r, 15), Source: r.Text(16),
 	}
-	if e.Type == ff.EventCompletion {
+	switch e.Type {
+	case ff.EventCompletion:
 		e.Family = ff.FamilyCompletion
+	case ff.EventSignal, ff.EventResumed, ff.EventEscalated:
+		e.Family = ff.FamilySignal
 	}
 	return e
 }

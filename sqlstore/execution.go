@@ -253,6 +253,9 @@ func (s *Store) CancelExecution(ctx context.Context, c ff.CancelExecution) (ff.C
 			r.Previous, _, fx, err = lifecycle.Cancel(x, &c, t.now)
 			return fx, err
 		})
+		if err == nil && r.Previous == ff.PhaseSuspended {
+			err = t.abandon(rec)
+		}
 		if err != nil {
 			return ff.CancelExecutionResult{}, err
 		}
@@ -361,6 +364,11 @@ var (
 		statement("delete from events where seq = $1"),
 		statement("delete from attempts where seq = $1"),
 		statement("delete from summaries where seq = $1"),
+		statement("delete from signal_keys where waitpoint in (select uuid from waitpoints where seq = $1)"),
+		statement("delete from suspend_keys where seq = $1"),
+		statement("delete from signals where seq = $1"),
+		statement("delete from waitpoints where seq = $1"),
+		statement("delete from suspensions where seq = $1"),
 		deletePayload,
 		deleteResult,
 		statement("delete from executions where seq = $1"),

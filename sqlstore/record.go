@@ -180,6 +180,9 @@ var stateColumns = concat(
 		intColumn("pending_previous_attempt", func(x *ff.Execution) *int { return &x.PendingPreviousAttempt }),
 		timeColumn("capability_mismatch_at", func(x *ff.Execution) *time.Time { return &x.CapabilityMismatchAt }),
 		grantColumn,
+		uuidColumn("suspension_id", func(x *ff.Execution) *ff.SuspensionID { return &x.SuspensionID }),
+		uuidColumn("waitpoint_id", func(x *ff.Execution) *ff.WaitpointID { return &x.WaitpointID }),
+		timeColumn("suspension_timeout_at", func(x *ff.Execution) *time.Time { return &x.SuspensionTimeoutAt }),
 	})
 
 // tagsColumn holds the tags as a JSON object.

@@ -38,6 +38,9 @@ func (s *Store) Sweep(ctx context.Context, c ff.Sweep) (ff.SweepResult, error) {
 	if c.Limit == 0 {
 		c.Limit = defaultSweepLimit
 	}
+	if c.Kind == ff.SweepPendingWaitpoints {
+		return s.sweepPending(ctx, c.Limit)
+	}
 	s.due.Looking(c.Kind)
 	due, err := s.dueNow(ctx, kind, c.Limit)
 	if err != nil {
@@ -77,8 +80,13 @@ func (s *Store) dueNow(ctx context.Context, kind int64, limit int) ([]int64, err
 }
 
 func (s *Store) nextDue(ctx context.Context, kind int64) (time.Time, error) {
+	return s.firstOf(ctx, selectNext, integer(kind))
+}
+
+// firstOf reads an instant; zero when there is none.
+func (s *Store) firstOf(ctx context.Context, q *Statement, args ...Value) (time.Time, error) {
 	return read(ctx, s, func(c Conn) (at time.Time, err error) {
-		err = c.Query(selectNext, []Value{integer(kind)}, func(r Row) error {
+		err = c.Query(q, args, func(r Row) error {
 			at = readInstant(r, 0)
 			return nil
 		})
@@ -130,7 +138,10 @@ func (t *tx) advance(kind ff.SweepKind, seq int64, frames *int64) (changed bool,
 	if due, ok := lifecycle.NextDue(&rec.x, t.s.retention); !ok || due.Kind != kind {
 		return false, t.refreshDue(rec)
 	}
-	purge := false
+	if kind == ff.SweepSuspensionTimeout {
+		return t.timeOutSuspension(rec)
+	}
+	purge, before := false, rec.x.State.Phase
 	err = t.apply(rec, func(x *ff.Execution) (fx lifecycle.Effects, err error) {
 		changed, purge, fx = lifecycle.Advance(x, t.s.retention, t.now)
 		return fx, nil
@@ -142,6 +153,8 @@ func (t *tx) advance(kind ff.SweepKind, seq int64, frames *int64) (changed bool,
 		return t.purge(rec, frames)
 	case !changed:
 		return false, t.refreshDue(rec)
+	case before == ff.PhaseSuspended:
+		return true, t.abandon(rec)
 	}
 	return true, nil
 }
@@ -160,12 +173,18 @@ func (t *tx) refreshDue(rec *record) error {
 
 var (
 	selectStale = statement(`select 1 from idempotency where expires_at <= $1
+union all select 1 from signal_keys where expires_at <= $1
+union all select 1 from suspend_keys where expires_at <= $1
 union all select 1 from workers where expires_at <= $1
 union all select 1 from streams where expires_at < $1
 union all select 1 from (select at from events where id > 0 order by id limit 1) as first where first.at <= $2
 limit 1`)
 	deleteStaleKeys = statement(`delete from idempotency where (namespace, partition, key) in
 (select namespace, partition, key from idempotency where expires_at <= $1 order by expires_at limit $2)`)
+	deleteStaleSignalKeys = statement(`delete from signal_keys where (waitpoint, key) in
+(select waitpoint, key from signal_keys where expires_at <= $1 order by expires_at limit $2)`)
+	deleteStaleSuspendKeys = statement(`delete from suspend_keys where (seq, key) in
+(select seq, key from suspend_keys where expires_at <= $1 order by expires_at limit $2)`)
 	deleteStaleWorkers = statement(`delete from workers where (namespace, instance) in
 (select namespace, instance from workers where expires_at <= $1 order by expires_at limit $2)`)
 	selectOldEvents = statement("select id, at from events where id > $1 order by id limit $2")
@@ -192,11 +211,10 @@ func (s *Store) trim(ctx context.Context) error {
 			return err
 		}
 		_, err = write(ctx, s, func(t *tx) (struct{}, error) {
-			if err := t.exec(deleteStaleKeys, now, integer(trimBatch)); err != nil {
-				return struct{}{}, err
-			}
-			if err := t.exec(deleteStaleWorkers, now, integer(trimBatch)); err != nil {
-				return struct{}{}, err
+			for _, stale := range []*Statement{deleteStaleKeys, deleteStaleSignalKeys, deleteStaleSuspendKeys, deleteStaleWorkers} {
+				if err := t.exec(stale, now, integer(trimBatch)); err != nil {
+					return struct{}{}, err
+				}
 			}
 			if err := t.trimStreams(now); err != nil {
 				return struct{}{}, err

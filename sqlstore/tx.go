@@ -278,9 +278,16 @@ func (t *tx) note(rec *record, before *derived, holder ff.WorkerInstanceID) {
 		t.woken[at]++
 	}
 	if rec.dueKind != 0 && (rec.dueKind != before.dueKind || rec.dueAt != before.dueAt) {
-		if at, ok := t.dues[rec.dueKind]; !ok || rec.dueAt < at {
-			t.dues[rec.dueKind] = rec.dueAt
-		}
+		t.dueMs(rec.dueKind, rec.dueAt)
+	}
+}
+
+// dueAt remembers that something of a kind is due, for the loops.
+func (t *tx) dueAt(kind int64, at time.Time) { t.dueMs(kind, at.UnixMilli()) }
+
+func (t *tx) dueMs(kind, at int64) {
+	if known, ok := t.dues[kind]; !ok || at < known {
+		t.dues[kind] = at
 	}
 }
 

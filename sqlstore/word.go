@@ -38,10 +38,12 @@ var (
 	attemptStates = withEmpty(ff.AttemptStates)
 	// What may be due of an execution. The indexes are written with the records, so
 	// there is nothing to reconcile.
-	sweepKinds = withEmpty([]ff.SweepKind{ff.SweepLeaseExpiry, ff.SweepDelayed, ff.SweepAttemptTimeout, ff.SweepExecutionDeadline, ff.SweepRetention})
-	frameModes = withEmpty([]ff.FrameMode{ff.FrameDurable, ff.FrameSummary, ff.FrameBestEffort})
-	eventTypes = words[ff.EventType]{"", ff.EventAcquired, ff.EventReleased, ff.EventLeaseExpired, ff.EventRevoked,
-		ff.EventReclaimed, ff.EventReplayInitiated, ff.EventCompletion}
+	sweepKinds = withEmpty([]ff.SweepKind{ff.SweepLeaseExpiry, ff.SweepDelayed, ff.SweepAttemptTimeout, ff.SweepExecutionDeadline, ff.SweepRetention,
+		ff.SweepSuspensionTimeout, ff.SweepPendingWaitpoints})
+	frameModes        = withEmpty([]ff.FrameMode{ff.FrameDurable, ff.FrameSummary, ff.FrameBestEffort})
+	pendingWaitpoints = sweepKinds.code(ff.SweepPendingWaitpoints)
+	eventTypes        = words[ff.EventType]{"", ff.EventAcquired, ff.EventReleased, ff.EventLeaseExpired, ff.EventRevoked,
+		ff.EventReclaimed, ff.EventReplayInitiated, ff.EventCompletion, ff.EventSignal, ff.EventResumed, ff.EventEscalated}
 )
 
 func withEmpty[T ~string](list []T) words[T] { return append(words[T]{""}, list...) }
