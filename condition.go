@@ -324,8 +324,19 @@ func matcherJSON(name string) json.RawMessage {
 	if name != "" {
 		m = conditionMatcher{Kind: "ByName", Name: name}
 	}
-	b, _ := json.Marshal(m) // two texts always have a JSON form
-	return b
+	b, _ := compactJSON(m) // two texts always have a JSON form
+	return json.RawMessage(b)
+}
+
+// compactJSON is JSON in which HTML is not escaped, as on the wire.
+func compactJSON(v any) (string, error) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
 }
 
 // conditionWire is a condition as the functions of the store read it.
@@ -353,13 +364,7 @@ func (c *ResumeCondition) Wire(behavior TimeoutBehavior) (string, error) {
 	case c.Signal != "":
 		w.Names = []string{c.Signal}
 	}
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(w); err != nil {
-		return "", err
-	}
-	return strings.TrimSuffix(b.String(), "\n"), nil
+	return compactJSON(w)
 }
 
 // ParseConditionWire reads what Wire wrote. Of a condition that another program wrote

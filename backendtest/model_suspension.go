@@ -50,7 +50,7 @@ func (m *model) installSecret() {
 var modelConditions = []func() ff.ResumeCondition{
 	func() ff.ResumeCondition { return ff.AwaitSignal("go") },
 	func() ff.ResumeCondition { return ff.AwaitSignal("") },
-	func() ff.ResumeCondition { return ff.OperatorOnly() },
+	ff.OperatorOnly,
 	func() ff.ResumeCondition { return ff.AwaitCount(2, ff.DistinctSources) },
 	func() ff.ResumeCondition { return ff.AwaitCount(2, ff.DistinctSignals).Named("go") },
 	func() ff.ResumeCondition {
