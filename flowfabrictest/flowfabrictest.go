@@ -219,6 +219,34 @@ func (e *Engine) RunUntilEnded(id ff.ExecutionID) ff.Execution {
 	}
 }
 
+// Signal delivers a signal to the first open waitpoint of an execution that takes it, as
+// the person or the system would that it waits for, and gives what it did. It fails the
+// test when the execution waits nowhere.
+func (e *Engine) Signal(id ff.ExecutionID, name string, payload []byte) ff.SignalEffect {
+	e.tb.Helper()
+	ctx := e.tb.Context()
+	open, err := e.store.ListWaitpoints(ctx, ff.ListWaitpoints{ID: id})
+	if err != nil || len(open.Waitpoints) == 0 {
+		e.tb.Fatalf("flowfabrictest: signal %q: %s waits nowhere (%d open waitpoints, %v)", name, id, len(open.Waitpoints), err)
+	}
+	var effect ff.SignalEffect
+	for _, w := range open.Waitpoints {
+		token, err := e.store.WaitpointToken(ctx, ff.WaitpointRef{ID: id, WaitpointID: w.ID})
+		if err != nil {
+			e.tb.Fatalf("flowfabrictest: signal %q: reading a token of %s: %v", name, id, err)
+		}
+		r, err := e.store.DeliverSignal(ctx, ff.DeliverSignal{ID: id, WaitpointID: w.ID, Name: name, Payload: payload, Token: token, SourceType: "test", SourceIdentity: e.tb.Name()})
+		if err != nil {
+			e.tb.Fatalf("flowfabrictest: signal %q to %s: %v", name, id, err)
+		}
+		effect = r.Effect
+		if effect == ff.EffectResumed || effect == ff.EffectAppended || effect == ff.EffectBuffered {
+			break
+		}
+	}
+	return effect
+}
+
 // Execution is the record of an execution.
 func (e *Engine) Execution(id ff.ExecutionID) ff.Execution {
 	e.tb.Helper()

@@ -256,6 +256,8 @@ type outcome struct {
 	delayed    bool
 	delay      time.Duration
 	until      time.Time
+	// suspended says that the handler has suspended the task.
+	suspended bool
 }
 
 func (o *outcome) Error() string { return o.err.Error() }

@@ -94,6 +94,8 @@ func outcomeOf(err error) string {
 			return "cancelled"
 		case o.delayed:
 			return "delayed"
+		case o.suspended:
+			return "suspended"
 		case o.permanent:
 			return "failed_permanently"
 		}

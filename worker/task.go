@@ -17,8 +17,8 @@ import (
 var ErrEnded = errors.New("the task has been ended")
 
 // Task is an execution that this worker holds. Its lease renews itself. One of
-// Complete, Fail, Cancel, Delay and Release ends it; Run does that for handlers
-// that do not do it themselves.
+// Complete, Fail, Cancel, Delay, Suspend and Release ends it; Run does that for
+// handlers that do not do it themselves.
 type Task struct {
 	w       *Worker
 	claimed *ff.Claimed
@@ -101,7 +101,8 @@ func (t *Task) Payload() []byte { return t.claimed.Payload }
 // Attempt is the attempt that runs; its index counts from 0.
 func (t *Task) Attempt() *ff.Attempt { return &t.claimed.Execution.Attempt }
 
-// Resumed reports whether an attempt that was delayed or handed back goes on.
+// Resumed reports whether an attempt that was delayed, suspended or handed back goes
+// on.
 func (t *Task) Resumed() bool { return t.claimed.Resumed }
 
 // Fence is the proof of the lease, for commands sent past the SDK.

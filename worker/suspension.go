@@ -1,0 +1,255 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+)
+
+// ErrSuspended is what a handler returns after Await has suspended its task: the handler
+// is run again, from its beginning, when what it waits for has come.
+var ErrSuspended error = &outcome{err: errors.New("suspended"), suspended: true}
+
+// ErrWaitTimeout is what Await answers when the time of a wait that OrResume is over.
+var ErrWaitTimeout = errors.New("the time to wait is over and what was waited for has not come")
+
+// Wait says what a task waits for and how long. Make one with WaitForSignal,
+// WaitForOperator, Sleep or WaitFor; its methods give changed copies. A wait without an
+// end may last for ever.
+type Wait struct{ c ff.SuspendExecution }
+
+// WaitForSignal waits for a signal of that name, or for any when it is empty.
+func WaitForSignal(name string) Wait { return WaitFor(ff.AwaitSignal(name)) }
+
+// WaitForOperator waits until somebody resumes the execution by hand.
+func WaitForOperator() Wait {
+	return WaitFor(ff.OperatorOnly()).Because(ff.SuspendedForOperatorReview)
+}
+
+// Sleep waits for a time. Unlike Delay it can be cut short by an operator.
+func Sleep(d time.Duration) Wait { return WaitFor(ff.TimeoutOnly()).Within(d).OrResume() }
+
+// WaitFor waits for a condition. Each key that the condition refers to becomes a
+// waitpoint.
+func WaitFor(c ff.ResumeCondition) Wait {
+	w := Wait{ff.SuspendExecution{Condition: c}}
+	if keys := c.WaitpointKeys(); len(keys) > 1 {
+		for _, key := range keys {
+			w.c.Waitpoints = append(w.c.Waitpoints, ff.WaitpointBinding{Key: key})
+		}
+	}
+	return w
+}
+
+// Within ends the wait after a time. The execution fails then, unless one of the Or
+// methods says otherwise.
+func (w Wait) Within(d time.Duration) Wait { w.c.TimeoutAfter = d; return w }
+
+// Until is Within with an instant.
+func (w Wait) Until(at time.Time) Wait { w.c.TimeoutAt = at; return w }
+
+// OrFail lets the execution fail when the time is over, whatever its retry policy says.
+func (w Wait) OrFail() Wait { w.c.OnTimeout = ff.TimeoutFail; return w }
+
+// OrCancel lets the execution be cancelled when the time is over.
+func (w Wait) OrCancel() Wait { w.c.OnTimeout = ff.TimeoutCancel; return w }
+
+// OrExpire lets the execution expire when the time is over.
+func (w Wait) OrExpire() Wait { w.c.OnTimeout = ff.TimeoutExpire; return w }
+
+// OrResume lets the attempt go on when the time is over.
+func (w Wait) OrResume() Wait { w.c.OnTimeout = ff.TimeoutResume; return w }
+
+// OrEscalate leaves the execution to an operator when the time is over.
+func (w Wait) OrEscalate() Wait { w.c.OnTimeout = ff.TimeoutEscalate; return w }
+
+// Because says why, for the people who look at the execution.
+func (w Wait) Because(reason ff.SuspensionReason) Wait { w.c.Reason = reason; return w }
+
+// ResumeAfter holds the execution back for a time after the signal has come.
+func (w Wait) ResumeAfter(d time.Duration) Wait { w.c.ResumeDelay = d; return w }
+
+// Leaving keeps a text for whoever takes up the attempt; Task.Suspension has it as
+// Continuation.
+func (w Wait) Leaving(text string) Wait { w.c.Continuation = text; return w }
+
+// At waits at a waitpoint that Task.Waitpoint has created.
+func (w Wait) At(id ff.WaitpointID) Wait {
+	w.c.Waitpoints = []ff.WaitpointBinding{{ID: id, Pending: true}}
+	return w
+}
+
+// Suspend ends this run of the handler until what it waits for has come; the same
+// attempt goes on then, with whichever worker claims it. The result has the waitpoints
+// and their tokens. When signals to a waitpoint created ahead have come already, the
+// result is Satisfied and the task goes on.
+func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, error) {
+	c := w.c
+	c.LeaseRef = t.ref
+	var r ff.SuspendExecutionResult
+	if err := c.Validate(); err != nil {
+		return r, err
+	}
+	if !t.beginEnd() {
+		return r, ErrEnded
+	}
+	err := t.insist(ctx, func(ctx context.Context) (err error) {
+		r, err = t.w.store.SuspendExecution(ctx, c)
+		return err
+	})
+	if goesOn := err == nil && r.Satisfied || refused(err); goesOn && t.reopen() {
+		return r, err
+	}
+	if err == nil {
+		t.count(ctx, "suspended", nil)
+	}
+	t.finish()
+	return r, err
+}
+
+// Await waits at a place of the handler that the key names, and gives the signals that
+// have come there. The first time it suspends the task: it returns ErrSuspended, and so
+// must the handler. When the handler is run again it finds at the same key what has
+// come: none when an operator has resumed the execution, ErrWaitTimeout when the time of
+// a wait that OrResume is over. What has come stays for later attempts, until the
+// execution is replayed. The condition is over the one waitpoint of that key.
+func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, error) {
+	known, err := t.waitpointOf(ctx, key)
+	switch {
+	case err != nil:
+		return nil, err
+	case known == nil:
+		w.c.Waitpoints = []ff.WaitpointBinding{{Key: key}}
+	case known.State == ff.WaitpointPending:
+		w = w.At(known.ID)
+	case known.CloseReason == ff.ClosedTimedOutResume:
+		return nil, ErrWaitTimeout
+	default:
+		return t.signalsAt(ctx, known.ID, w)
+	}
+	r, err := t.Suspend(ctx, w)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Satisfied:
+		return t.signalsAt(ctx, r.Waitpoints[0].ID, w)
+	}
+	return nil, ErrSuspended
+}
+
+// Waitpoint is a waitpoint of a task.
+type Waitpoint struct {
+	ff.IssuedWaitpoint
+	// New says that this call has created it: now is the time to tell others.
+	New bool
+}
+
+// Waitpoint gives the waitpoint of that key and creates it if there is none yet, so that
+// others can be given its token before Await waits there: signals that come meanwhile
+// are kept for it. It is closed after ttl (0 means a day) if nothing waits at it.
+func (t *Task) Waitpoint(ctx context.Context, key string, ttl time.Duration) (Waitpoint, error) {
+	known, err := t.waitpointOf(ctx, key)
+	if err != nil {
+		return Waitpoint{}, err
+	}
+	if known != nil {
+		token, err := t.w.store.WaitpointToken(ctx, ff.WaitpointRef{ID: t.ref.ID, WaitpointID: known.ID})
+		return Waitpoint{IssuedWaitpoint: ff.IssuedWaitpoint{ID: known.ID, Key: key, Token: token}}, err
+	}
+	r, err := t.w.store.CreateWaitpoint(ctx, ff.CreateWaitpoint{LeaseRef: t.ref, Key: key, TTL: ttl})
+	t.noteLoss(err)
+	return Waitpoint{IssuedWaitpoint: r.IssuedWaitpoint, New: err == nil}, err
+}
+
+// Signals are the signals that have resumed the attempt, in the order in which they
+// came; none when it was an operator or a timeout.
+func (t *Task) Signals(ctx context.Context) ([]ff.Signal, error) {
+	return t.listSignals(ctx, ff.ListSignals{ID: t.ref.ID, Resumed: true}, func(*ff.Signal) bool { return true })
+}
+
+// Suspension is the latest suspension of the execution; its ID is zero when there was
+// none.
+func (t *Task) Suspension(ctx context.Context) (ff.Suspension, error) {
+	return t.w.store.Suspension(ctx, t.ref.ID)
+}
+
+// waitpointOf finds the latest waitpoint of a key that still counts; nil when there is
+// none. One of an earlier attempt counts when its signals have come.
+func (t *Task) waitpointOf(ctx context.Context, key string) (latest *ff.Waitpoint, err error) {
+	since, err := t.firstAttempt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for q := (ff.ListWaitpoints{ID: t.ref.ID, Closed: true, Limit: ff.MaxPageLimit}); ; {
+		r, err := t.w.store.ListWaitpoints(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for i := range r.Waitpoints {
+			w := &r.Waitpoints[i]
+			if w.Key == key && t.counts(w, since) && (latest == nil || w.CreatedAt.After(latest.CreatedAt)) {
+				latest = w
+			}
+		}
+		if q.After = r.Next; r.Next.IsZero() {
+			return latest, nil
+		}
+	}
+}
+
+// counts reports whether a waitpoint is for this run of the execution.
+func (t *Task) counts(w *ff.Waitpoint, since int) bool {
+	switch {
+	case w.AttemptIndex < since:
+		return false
+	case w.State == ff.WaitpointPending:
+		return w.AttemptIndex == t.Attempt().Index
+	}
+	return w.CloseReason == ff.ClosedResumed || w.CloseReason == ff.ClosedTimedOutResume
+}
+
+// firstAttempt is the attempt with which this run of the execution has begun: the one of
+// its latest replay.
+func (t *Task) firstAttempt(ctx context.Context) (int, error) {
+	if t.claimed.Execution.ReplayCount == 0 {
+		return 0, nil
+	}
+	list, err := t.w.store.Attempts(ctx, t.ref.ID)
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range slices.Backward(list) {
+		if a.Type == ff.AttemptReplay {
+			return a.Index, nil
+		}
+	}
+	return 0, nil
+}
+
+// signalsAt are the signals to a waitpoint that the wait was for.
+func (t *Task) signalsAt(ctx context.Context, id ff.WaitpointID, w Wait) ([]ff.Signal, error) {
+	names := w.c.Condition.SignalNames()
+	return t.listSignals(ctx, ff.ListSignals{ID: t.ref.ID, WaitpointID: id}, func(sig *ff.Signal) bool {
+		return sig.Effect.Matched() || sig.Effect == ff.EffectBuffered && (len(names) == 0 || slices.Contains(names, sig.Name))
+	})
+}
+
+func (t *Task) listSignals(ctx context.Context, q ff.ListSignals, keep func(*ff.Signal) bool) (list []ff.Signal, err error) {
+	for {
+		r, err := t.w.store.ListSignals(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for i := range r.Signals {
+			if keep(&r.Signals[i]) {
+				list = append(list, r.Signals[i])
+			}
+		}
+		if q.Cursor = r.Next; r.Next == "" {
+			return list, nil
+		}
+	}
+}

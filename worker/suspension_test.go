@@ -1,0 +1,214 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/flowfabrictest"
+	"github.com/flowfabric/flowfabric/worker"
+)
+
+// names of signals, for short comparisons.
+func namesOf(list []ff.Signal) (names []string) {
+	for _, sig := range list {
+		names = append(names, sig.Name+" "+string(sig.Payload))
+	}
+	return names
+}
+
+// awaiting registers a handler that waits at two places, one after the other.
+func awaiting(e *flowfabrictest.Engine, first, second worker.Wait) (runs *int) {
+	runs = new(int)
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		*runs++
+		a, err := t.Await(ctx, "review", first)
+		if err != nil {
+			return nil, err
+		}
+		b, err := t.Await(ctx, "approval", second)
+		if errors.Is(err, worker.ErrWaitTimeout) {
+			return fmt.Appendf(nil, "%q then nobody", namesOf(a)), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return fmt.Appendf(nil, "%q then %q", namesOf(a), namesOf(b)), nil
+	})
+	return runs
+}
+
+func TestAHandlerWaitsAtPlacesAndGoesOnThere(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	runs := awaiting(e, worker.WaitForSignal("reviewed"), worker.WaitForSignal("").Within(time.Hour).OrResume())
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+	e.Signal(id, "reviewed", []byte("fine"))
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+	e.Signal(id, "yes", []byte("go"))
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["reviewed fine"] then ["yes go"]` || *runs != 3 {
+		t.Errorf("result %s after %d runs", got, *runs)
+	}
+	if x := e.Execution(id); x.TotalAttempts != 1 {
+		t.Errorf("%d attempts, want the same one", x.TotalAttempts)
+	}
+
+	id = e.Submit("deploy", nil)
+	e.RunAll()
+	e.Signal(id, "reviewed", nil)
+	e.RunUntilEnded(id)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["reviewed "] then nobody` {
+		t.Errorf("result %s", got)
+	}
+}
+
+func TestWhatHasComeCountsForLaterAttemptsButNotForAReplay(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	broken := true
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		list, err := t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		if err == nil && broken {
+			err = errors.New("the rollout broke")
+		}
+		return fmt.Appendf(nil, "%q", namesOf(list)), err
+	})
+	id := e.Submit("deploy", nil, func(c *ff.CreateExecution) {
+		c.Policy = ff.DefaultExecutionPolicy()
+		c.Policy.Retry = ff.FixedRetry(1, 0)
+	})
+	e.RunAll()
+	e.Signal(id, "approved", []byte("by ann"))
+	e.RunOne()
+	broken = false
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+	if x := e.Execution(id); x.TotalAttempts != 2 || string(flowfabrictest.Result[[]byte](e, id)) != `["approved by ann"]` {
+		t.Errorf("%d attempts, result %s", x.TotalAttempts, flowfabrictest.Result[[]byte](e, id))
+	}
+	if _, err := e.Backend().ReplayExecution(t.Context(), ff.ReplayExecution{ID: id}); err != nil {
+		t.Fatal(err)
+	}
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+}
+
+func TestATokenCanBeGivenAwayBeforeTheTaskWaits(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	var sent []worker.Waitpoint
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		wp, err := t.Waitpoint(ctx, "approval", time.Hour)
+		if err != nil {
+			return nil, err
+		}
+		sent = append(sent, wp)
+		if wp.New {
+			// Whoever got the token is quicker than this handler.
+			if _, err := e.Backend().DeliverSignal(ctx, ff.DeliverSignal{ID: t.ID(), WaitpointID: wp.ID, Name: "approved", Token: wp.Token}); err != nil {
+				return nil, err
+			}
+		}
+		list, err := t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		return fmt.Appendf(nil, "%q, resumed %t", namesOf(list), t.Resumed()), err
+	})
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["approved "], resumed false` || len(sent) != 1 || !sent[0].New {
+		t.Errorf("result %s, waitpoints %v", got, sent)
+	}
+}
+
+func TestAWaitpointIsMadeOnceAndReadAgain(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	var sent []worker.Waitpoint
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		wp, err := t.Waitpoint(ctx, "approval", 0)
+		if err != nil {
+			return nil, err
+		}
+		sent = append(sent, wp)
+		if !t.Resumed() {
+			return nil, worker.Delay(time.Minute)
+		}
+		_, err = t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		return nil, err
+	})
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.Advance(time.Minute)
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+	if len(sent) != 2 || !sent[0].New || sent[1].New || sent[0].ID != sent[1].ID || sent[0].Token != sent[1].Token {
+		t.Errorf("waitpoints %v", sent)
+	}
+	e.Signal(id, "approved", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+}
+
+func TestASuspendedTaskHasEnded(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("wait", func(ctx context.Context, task *worker.Task) ([]byte, error) {
+		if _, err := task.Suspend(ctx, worker.WaitFor(ff.AllOf())); ff.CodeOf(err) != ff.CodeInvalidInput {
+			t.Errorf("a condition that cannot be: %v", err)
+		}
+		if task.Resumed() {
+			signals, err := task.Signals(ctx)
+			if err != nil || len(signals) != 2 {
+				t.Errorf("signals %v, %v", signals, err)
+			}
+			s, err := task.Suspension(ctx)
+			if err != nil || s.Continuation != "step 2" || s.CloseReason != ff.ClosedResumed {
+				t.Errorf("suspension %+v, %v", s, err)
+			}
+			return []byte("done"), nil
+		}
+		r, err := task.Suspend(ctx, worker.WaitFor(ff.AllOf(ff.AwaitSignal("").At("a"), ff.AwaitSignal("").At("b"))).Leaving("step 2").Because(ff.SuspendedForCallback))
+		if err != nil || r.Satisfied || len(r.Waitpoints) != 2 {
+			t.Errorf("suspended: %+v, %v", r, err)
+		}
+		if err := task.Complete(ctx, nil); !errors.Is(err, worker.ErrEnded) {
+			t.Errorf("completing a suspended task: %v", err)
+		}
+		if ctx.Err() == nil {
+			t.Error("the context of a suspended task goes on")
+		}
+		return nil, errors.New("what the handler of an ended task returns does not count")
+	})
+	id := e.Submit("wait", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+	e.Signal(id, "x", nil)
+	e.RequireState(id, ff.StateSuspended)
+	e.Signal(id, "y", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+}
+
+func TestWaitsEndAsTheySay(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	for want, wait := range map[ff.PublicState]worker.Wait{
+		ff.StateFailed:    worker.WaitForSignal("x").Within(time.Minute),
+		ff.StateCancelled: worker.WaitForSignal("x").Within(time.Minute).OrCancel(),
+		ff.StateExpired:   worker.WaitForSignal("x").Until(e.Now().Add(time.Hour)).OrExpire(),
+		ff.StateCompleted: worker.Sleep(time.Minute),
+	} {
+		e.Worker().HandleTask(string(want), func(ctx context.Context, t *worker.Task) ([]byte, error) {
+			_, err := t.Await(ctx, "w", wait)
+			if errors.Is(err, worker.ErrWaitTimeout) {
+				err = nil
+			}
+			return nil, err
+		})
+		if x := e.RunUntilEnded(e.Submit(string(want), nil)); x.PublicState() != want {
+			t.Errorf("ended as %s, want %s", x.PublicState(), want)
+		}
+	}
+}
