@@ -70,6 +70,7 @@ type Report struct {
 	FramesPerS  float64 `json:"frames_per_s,omitempty"`
 	SubmitsPerS float64 `json:"submits_per_s,omitempty"`
 	LifecyclesS float64 `json:"lifecycles_per_s,omitempty"`
+	TripsPerS   float64 `json:"round_trips_per_s,omitempty"`
 	Seconds     float64 `json:"seconds"`
 	// Ratio is the lifecycles per second with the preloaded executions stored, to
 	// those without.

@@ -26,6 +26,7 @@ database of a Valkey, that is for nothing else.`}
 	}{
 		{"submit-claim-complete", "Submit executions, then claim and complete them", 10_000, 4096, 0, bench.SubmitClaimComplete},
 		{"latency", "Time from a submit to the start of its handler on an idle store", 1000, 64, 0, bench.Latency},
+		{"suspend-signal-resume", "Round trips of suspending an execution, its signal and the resumed claim", 10_000, 256, 0, bench.SuspendSignalResume},
 		{"stored", "What stored executions cost: lifecycles with and without them", 20_000, 256, 1_000_000, bench.Stored},
 		{"stream", "Append to outputs while others follow them", 20_000, 64, 0, bench.Stream},
 		{"footprint", "Bytes that one completed execution takes", 20_000, 0, 0, bench.Footprint},
@@ -45,7 +46,7 @@ database of a Valkey, that is for nothing else.`}
 		})
 		c.Flags().IntVar(&o.Tasks, "tasks", s.tasks, "executions")
 		c.Flags().IntVar(&o.Workers, "workers", 16, "concurrent callers, then workers")
-		c.Flags().IntVar(&o.Payload, "payload", s.payload, "input in bytes")
+		c.Flags().IntVar(&o.Payload, "payload", s.payload, "input in bytes, and payload of a signal")
 		c.Flags().IntVar(&o.Preload, "preload", s.preload, "completed executions to store beforehand")
 		c.Flags().IntVar(&o.Batch, "batch", 1, "executions per submit")
 		if s.name == "submit-claim-complete" || s.name == "stored" {
@@ -92,7 +93,7 @@ func (p *printer) report(r *bench.Report) {
 	p.fields("scenario", scenario, "machine", fmt.Sprintf("%s, %d cores, %s/%s, %s", r.Machine.CPU, r.Machine.Cores, r.Machine.OS, r.Machine.Arch, r.Machine.Go),
 		"store", r.Store+" "+r.Version, "durability", r.Durability, "tasks", fmt.Sprint(r.Tasks), "workers", fmt.Sprint(r.Workers),
 		"payload", fmt.Sprintf("%d bytes", r.Payload), "preloaded", fmt.Sprint(r.Preloaded), "submits/s", rate(r.SubmitsPerS), "frames/s", rate(r.FramesPerS), "tails", tails(r),
-		"lifecycles/s", rate(r.LifecyclesS), "bytes each", rate(r.BytesEach), "ratio", ratio(r.Ratio), "seconds", fmt.Sprintf("%.2f", r.Seconds))
+		"lifecycles/s", rate(r.LifecyclesS), "round trips/s", rate(r.TripsPerS), "bytes each", rate(r.BytesEach), "ratio", ratio(r.Ratio), "seconds", fmt.Sprintf("%.2f", r.Seconds))
 	var rows [][]string
 	for name, l := range r.LatencyMS {
 		ms := func(v float64) string { return fmt.Sprintf("%.2f ms", v) }
