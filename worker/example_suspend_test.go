@@ -21,7 +21,7 @@ func ExampleTask_Await() {
 		if err != nil {
 			return nil, err
 		}
-		if wp.New {
+		if wp.Pending {
 			fmt.Println("asking ann for her approval")
 			mail = flowfabric.DeliverSignal{ID: t.ID(), WaitpointID: wp.ID, Token: wp.Token}
 		}

@@ -100,6 +100,7 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 		r, err = t.w.store.SuspendExecution(ctx, c)
 		return err
 	})
+	t.forgetPlaces()
 	if goesOn := err == nil && r.Satisfied || refused(err); goesOn && t.reopen() {
 		return r, err
 	}
@@ -115,20 +116,28 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 // must the handler. When the handler is run again it finds at the same key what has
 // come: none when an operator has resumed the execution, ErrWaitTimeout when the time of
 // a wait that OrResume is over. What has come stays for later attempts, until the
-// execution is replayed. The condition is over the one waitpoint of that key.
+// execution is replayed. The condition is over the one waitpoint of that key; whoever
+// needs answers from several awaits them one after the other, the order in which they
+// come does not matter when Waitpoint has made their waitpoints before.
 func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, error) {
-	known, err := t.waitpointOf(ctx, key)
+	at, err := t.placeOf(ctx, key)
 	switch {
 	case err != nil:
 		return nil, err
-	case known == nil:
+	case at.open() && len(at.left) > 0:
+		wp, err := t.Waitpoint(ctx, key, 0)
+		if err != nil {
+			return nil, err
+		}
+		w = w.At(wp.ID)
+	case at.waitpoint == nil:
 		w.c.Waitpoints = []ff.WaitpointBinding{{Key: key}}
-	case known.State == ff.WaitpointPending:
-		w = w.At(known.ID)
-	case known.CloseReason == ff.ClosedTimedOutResume:
+	case at.open():
+		w = w.At(at.waitpoint.ID)
+	case at.waitpoint.CloseReason == ff.ClosedTimedOutResume:
 		return nil, ErrWaitTimeout
 	default:
-		return t.signalsAt(ctx, known.ID, w)
+		return t.signalsAt(ctx, at.waitpoint.ID, w)
 	}
 	r, err := t.Suspend(ctx, w)
 	switch {
@@ -143,25 +152,81 @@ func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, erro
 // Waitpoint is a waitpoint of a task.
 type Waitpoint struct {
 	ff.IssuedWaitpoint
-	// New says that this call has created it: now is the time to tell others.
-	New bool
+	// Pending says that nothing has waited here yet: now is the time to tell others. When
+	// the handler is interrupted between that and Await it is run again and still finds
+	// it pending: others may be told twice, but not never.
+	Pending bool
 }
 
 // Waitpoint gives the waitpoint of that key and creates it if there is none yet, so that
 // others can be given its token before Await waits there: signals that come meanwhile
-// are kept for it. It is closed after ttl (0 means a day) if nothing waits at it.
+// are kept for it. It is closed after ttl (0 means a day) if nothing waits at it. A later
+// attempt gets another one with another token; the signals that the one before has kept
+// are carried over, and it takes no more.
 func (t *Task) Waitpoint(ctx context.Context, key string, ttl time.Duration) (Waitpoint, error) {
-	known, err := t.waitpointOf(ctx, key)
+	at, err := t.placeOf(ctx, key)
 	if err != nil {
 		return Waitpoint{}, err
 	}
-	if known != nil {
-		token, err := t.w.store.WaitpointToken(ctx, ff.WaitpointRef{ID: t.ref.ID, WaitpointID: known.ID})
-		return Waitpoint{IssuedWaitpoint: ff.IssuedWaitpoint{ID: known.ID, Key: key, Token: token}}, err
+	wp := Waitpoint{IssuedWaitpoint: ff.IssuedWaitpoint{Key: key}, Pending: at.open()}
+	if at.waitpoint == nil {
+		wp.IssuedWaitpoint, err = t.createWaitpoint(ctx, key, ttl)
+	} else {
+		wp.ID = at.waitpoint.ID
+		wp.Token, err = t.w.store.WaitpointToken(ctx, ff.WaitpointRef{ID: t.ref.ID, WaitpointID: wp.ID})
 	}
+	if err == nil && wp.Pending {
+		err = t.carryOver(ctx, at.left, wp.IssuedWaitpoint)
+	}
+	return wp, err
+}
+
+func (t *Task) createWaitpoint(ctx context.Context, key string, ttl time.Duration) (ff.IssuedWaitpoint, error) {
 	r, err := t.w.store.CreateWaitpoint(ctx, ff.CreateWaitpoint{LeaseRef: t.ref, Key: key, TTL: ttl})
 	t.noteLoss(err)
-	return Waitpoint{IssuedWaitpoint: r.IssuedWaitpoint, New: err == nil}, err
+	t.forgetPlaces()
+	return r.IssuedWaitpoint, err
+}
+
+// closedSuperseded is why a waitpoint was closed that a later attempt has another one
+// for.
+const closedSuperseded = "superseded"
+
+// carryOver closes the waitpoints that earlier attempts have left and delivers what they
+// have kept to the one of this attempt. It can be repeated: each signal arrives once.
+func (t *Task) carryOver(ctx context.Context, left []ff.Waitpoint, to ff.IssuedWaitpoint) error {
+	for i := range left {
+		from := &left[i]
+		if from.State == ff.WaitpointPending {
+			_, err := t.w.store.CloseWaitpoint(ctx, ff.CloseWaitpoint{ID: t.ref.ID, WaitpointID: from.ID, Reason: closedSuperseded})
+			if err != nil {
+				return err
+			}
+		}
+		kept, err := t.listSignals(ctx, ff.ListSignals{ID: t.ref.ID, WaitpointID: from.ID}, func(*ff.Signal) bool { return true })
+		if err != nil {
+			return err
+		}
+		for j := range kept {
+			if err := t.carry(ctx, &kept[j], to); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Task) carry(ctx context.Context, sig *ff.Signal, to ff.IssuedWaitpoint) error {
+	key := sig.IdempotencyKey
+	if key == "" {
+		key = "carried:" + sig.ID.String()
+	}
+	_, err := t.w.store.DeliverSignal(ctx, ff.DeliverSignal{
+		ID: t.ref.ID, WaitpointID: to.ID, Token: to.Token, Name: sig.Name, Category: sig.Category, SourceType: sig.SourceType,
+		SourceIdentity: sig.SourceIdentity, Payload: sig.Payload, PayloadEncoding: sig.PayloadEncoding, CorrelationID: sig.CorrelationID,
+		TargetScope: sig.TargetScope, CreatedAt: sig.CreatedAt, IdempotencyKey: key, DedupWindow: ff.MaxSignalDedupWindow,
+	})
+	return err
 }
 
 // Signals are the signals that have resumed the attempt, in the order in which they
@@ -176,39 +241,81 @@ func (t *Task) Suspension(ctx context.Context) (ff.Suspension, error) {
 	return t.w.store.Suspension(ctx, t.ref.ID)
 }
 
-// waitpointOf finds the latest waitpoint of a key that still counts; nil when there is
-// none. One of an earlier attempt counts when its signals have come.
-func (t *Task) waitpointOf(ctx context.Context, key string) (latest *ff.Waitpoint, err error) {
+// place is what this run of the execution knows of a key.
+type place struct {
+	// waitpoint is the latest that counts, nil when there is none.
+	waitpoint *ff.Waitpoint
+	// left are the waitpoints that earlier attempts have created ahead and never waited
+	// at.
+	left []ff.Waitpoint
+}
+
+// open reports whether the task has not waited at the place.
+func (p *place) open() bool { return p.waitpoint == nil || p.waitpoint.State == ff.WaitpointPending }
+
+// placeOf finds what is known of a key. The waitpoints are read once: only the holder of
+// the lease makes others.
+func (t *Task) placeOf(ctx context.Context, key string) (place, error) {
+	t.placesMu.Lock()
+	defer t.placesMu.Unlock()
+	if t.places == nil {
+		places, err := t.readPlaces(ctx)
+		if err != nil {
+			return place{}, err
+		}
+		t.places = places
+	}
+	if p := t.places[key]; p != nil {
+		return *p, nil
+	}
+	return place{}, nil
+}
+
+func (t *Task) forgetPlaces() {
+	t.placesMu.Lock()
+	defer t.placesMu.Unlock()
+	t.places = nil
+}
+
+func (t *Task) readPlaces(ctx context.Context) (map[string]*place, error) {
 	since, err := t.firstAttempt(ctx)
 	if err != nil {
 		return nil, err
 	}
+	places := map[string]*place{}
 	for q := (ff.ListWaitpoints{ID: t.ref.ID, Closed: true, Limit: ff.MaxPageLimit}); ; {
 		r, err := t.w.store.ListWaitpoints(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		for i := range r.Waitpoints {
-			w := &r.Waitpoints[i]
-			if w.Key == key && t.counts(w, since) && (latest == nil || w.CreatedAt.After(latest.CreatedAt)) {
-				latest = w
+			if w := &r.Waitpoints[i]; w.AttemptIndex >= since {
+				t.see(places, w)
 			}
 		}
 		if q.After = r.Next; r.Next.IsZero() {
-			return latest, nil
+			return places, nil
 		}
 	}
 }
 
-// counts reports whether a waitpoint is for this run of the execution.
-func (t *Task) counts(w *ff.Waitpoint, since int) bool {
-	switch {
-	case w.AttemptIndex < since:
-		return false
-	case w.State == ff.WaitpointPending:
-		return w.AttemptIndex == t.Attempt().Index
+// see notes a waitpoint of this run of the execution. One of an earlier attempt counts
+// when its signals have come.
+func (t *Task) see(places map[string]*place, w *ff.Waitpoint) {
+	p := places[w.Key]
+	if p == nil {
+		p = &place{}
+		places[w.Key] = p
 	}
-	return w.CloseReason == ff.ClosedResumed || w.CloseReason == ff.ClosedTimedOutResume
+	earlier := w.AttemptIndex < t.Attempt().Index
+	switch {
+	case w.State == ff.WaitpointPending && earlier, w.CloseReason == closedSuperseded:
+		p.left = append(p.left, *w)
+	case w.State == ff.WaitpointPending, w.CloseReason == ff.ClosedResumed, w.CloseReason == ff.ClosedTimedOutResume:
+		if p.waitpoint == nil || w.CreatedAt.After(p.waitpoint.CreatedAt) {
+			p.waitpoint = w
+		}
+	}
 }
 
 // firstAttempt is the attempt with which this run of the execution has begun: the one of

@@ -108,7 +108,7 @@ func TestATokenCanBeGivenAwayBeforeTheTaskWaits(t *testing.T) {
 			return nil, err
 		}
 		sent = append(sent, wp)
-		if wp.New {
+		if wp.Pending {
 			// Whoever got the token is quicker than this handler.
 			if _, err := e.Backend().DeliverSignal(ctx, ff.DeliverSignal{ID: t.ID(), WaitpointID: wp.ID, Name: "approved", Token: wp.Token}); err != nil {
 				return nil, err
@@ -120,7 +120,7 @@ func TestATokenCanBeGivenAwayBeforeTheTaskWaits(t *testing.T) {
 	id := e.Submit("deploy", nil)
 	e.RunAll()
 	e.RequireState(id, ff.StateCompleted)
-	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["approved "], resumed false` || len(sent) != 1 || !sent[0].New {
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["approved "], resumed false` || len(sent) != 1 || !sent[0].Pending {
 		t.Errorf("result %s, waitpoints %v", got, sent)
 	}
 }
@@ -145,7 +145,7 @@ func TestAWaitpointIsMadeOnceAndReadAgain(t *testing.T) {
 	e.Advance(time.Minute)
 	e.RunAll()
 	e.RequireState(id, ff.StateSuspended)
-	if len(sent) != 2 || !sent[0].New || sent[1].New || sent[0].ID != sent[1].ID || sent[0].Token != sent[1].Token {
+	if len(sent) != 2 || !sent[0].Pending || !sent[1].Pending || sent[0].ID != sent[1].ID || sent[0].Token != sent[1].Token {
 		t.Errorf("waitpoints %v", sent)
 	}
 	e.Signal(id, "approved", nil)
@@ -210,5 +210,80 @@ func TestWaitsEndAsTheySay(t *testing.T) {
 		if x := e.RunUntilEnded(e.Submit(string(want), nil)); x.PublicState() != want {
 			t.Errorf("ended as %s, want %s", x.PublicState(), want)
 		}
+	}
+}
+
+// An attempt asks and breaks before it waits: who has answered is not asked in vain, and
+// who answers later at the old place is told.
+func TestAnswersToAnAttemptThatBrokeCountForTheNext(t *testing.T) {
+	for name, asksAgain := range map[string]bool{"the next attempt asks": true, "the next attempt only waits": false} {
+		t.Run(name, func(t *testing.T) {
+			e := flowfabrictest.New(t, flowfabrictest.Options{})
+			var asked []worker.Waitpoint
+			e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+				if t.Attempt().Index == 0 || asksAgain {
+					wp, err := t.Waitpoint(ctx, "approval", 0)
+					if err != nil {
+						return nil, err
+					}
+					asked = append(asked, wp)
+				}
+				if t.Attempt().Index == 0 {
+					return nil, errors.New("broken before it waits")
+				}
+				list, err := t.Await(ctx, "approval", worker.WaitFor(ff.AwaitCount(2, ff.DistinctSources)))
+				return fmt.Appendf(nil, "%q", namesOf(list)), err
+			})
+			id := e.Submit("deploy", nil, func(c *ff.CreateExecution) { c.Policy = retries(1, time.Minute) })
+			e.RunAll()
+			answer := func(wp ff.IssuedWaitpoint, by string) error {
+				_, err := e.Backend().DeliverSignal(t.Context(), ff.DeliverSignal{ID: id, WaitpointID: wp.ID, Token: wp.Token,
+					Name: "approved", Payload: []byte(by), SourceType: "person", SourceIdentity: by})
+				return err
+			}
+			if err := answer(asked[0].IssuedWaitpoint, "ann"); err != nil {
+				t.Fatal(err)
+			}
+			e.Advance(time.Minute)
+			e.RunAll()
+			e.RequireState(id, ff.StateSuspended)
+			if err := answer(asked[0].IssuedWaitpoint, "ben"); ff.CodeOf(err) != ff.CodeWaitpointClosed {
+				t.Errorf("an answer at the place of the broken attempt: %v", err)
+			}
+			e.Signal(id, "approved", []byte("test"))
+			e.RunAll()
+			e.RequireState(id, ff.StateCompleted)
+			if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["approved ann" "approved test"]` {
+				t.Errorf("result %s", got)
+			}
+		})
+	}
+}
+
+// A handler that is interrupted while it tells others is run again and tells them.
+func TestNobodyIsLeftUntoldByAHandlerThatIsInterrupted(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	var told []ff.WaitpointID
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		wp, err := t.Waitpoint(ctx, "approval", 0)
+		if err != nil {
+			return nil, err
+		}
+		if wp.Pending {
+			told = append(told, wp.ID)
+			if len(told) == 1 {
+				return nil, t.Release(ctx, "the worker stops")
+			}
+		}
+		_, err = t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		return nil, err
+	})
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.Signal(id, "approved", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+	if len(told) != 2 || told[0] != told[1] {
+		t.Errorf("told of %v, want the same waitpoint twice: before the interruption and after it", told)
 	}
 }

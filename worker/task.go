@@ -44,6 +44,11 @@ type Task struct {
 	// Only the goroutine of the slot uses them.
 	chained bool
 	next    *Task
+
+	// places are the waitpoints of the execution by their keys; nil when they are to be
+	// read.
+	placesMu sync.Mutex
+	places   map[string]*place
 }
 
 // newTask starts the life of a claimed execution. The store's clock at the claim
