@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,12 @@ import (
 	"github.com/flowfabric/flowfabric/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(mortalFile) != "" {
+		os.Exit(beMortal())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const patience = 20 * time.Second
 
