@@ -221,6 +221,9 @@ func (c *ResumeCondition) validateNode(path string, depth int) error {
 	if err := checkSignalName("resume_condition", c.Signal); err != nil {
 		return err
 	}
+	if part := c.foreignPart(); part != "" {
+		return bad("%s has no %s", c.Kind, part)
+	}
 	switch c.Kind {
 	case ConditionSignal:
 		return checkText("waitpoint_key", c.Key, MaxWaitpointKeyBytes)
@@ -235,6 +238,28 @@ func (c *ResumeCondition) validateNode(path string, depth int) error {
 		return nil
 	}
 	return bad("unknown kind %.40q", string(c.Kind))
+}
+
+// foreignPart names a part that conditions of the kind do not have: what was meant by it
+// would be lost.
+func (c *ResumeCondition) foreignPart() string {
+	for _, part := range []struct {
+		name string
+		set  bool
+		of   []ConditionKind
+	}{
+		{"waitpoint_key", c.Key != "", []ConditionKind{ConditionSignal}},
+		{"signal_name", c.Signal != "", []ConditionKind{ConditionSignal, ConditionCount}},
+		{"members", len(c.Members) > 0, []ConditionKind{ConditionAllOf}},
+		{"n", c.N != 0, []ConditionKind{ConditionCount}},
+		{"count_kind", c.Of != "", []ConditionKind{ConditionCount}},
+		{"waitpoints", len(c.Keys) > 0, []ConditionKind{ConditionCount}},
+	} {
+		if part.set && !slices.Contains(part.of, c.Kind) {
+			return part.name
+		}
+	}
+	return ""
 }
 
 func (c *ResumeCondition) validateMembers(path string, depth int, bad func(string, ...any) error) error {

@@ -1,6 +1,7 @@
 package flowfabric
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"time"
@@ -306,4 +307,56 @@ type WaitpointSecrets struct {
 	// Current is the id of the secret that signs; empty when there is none.
 	Current   string
 	Verifying []WaitpointSecret
+}
+
+// WaitpointLister is what ChooseWaitpoint needs of a store.
+type WaitpointLister interface {
+	ListWaitpoints(context.Context, ListWaitpoints) (ListWaitpointsResult, error)
+}
+
+// shownWaitpoints bounds how many waitpoints an error names.
+const shownWaitpoints = 8
+
+// ChooseWaitpoint finds the open waitpoint that a person means by its id, by its key, or
+// by nothing when there is only one. Errors: execution_not_found; waitpoint_not_found for
+// an unknown key; target_not_signalable when none is open; invalid_input, which names
+// them, when several are.
+func ChooseWaitpoint(ctx context.Context, store WaitpointLister, id ExecutionID, which string) (WaitpointRef, error) {
+	if at, err := ParseWaitpointID(which); err == nil {
+		return WaitpointRef{id, at}, nil
+	}
+	q := ListWaitpoints{ID: id, Limit: MaxPageLimit}
+	var open []Waitpoint
+	for more := true; more; more = !q.After.IsZero() {
+		page, err := store.ListWaitpoints(ctx, q)
+		if err != nil {
+			return WaitpointRef{}, err
+		}
+		for _, w := range page.Waitpoints {
+			if which == "" || w.Key == which {
+				open = append(open, w)
+			}
+		}
+		q.After = page.Next
+	}
+	switch {
+	case len(open) == 1:
+		return WaitpointRef{id, open[0].ID}, nil
+	case len(open) > 1:
+		return WaitpointRef{}, InvalidInput("waitpoint", "%d waitpoints of the execution are open, name one by its id: %s", len(open), nameWaitpoints(open))
+	case which != "":
+		return WaitpointRef{}, Errorf(CodeWaitpointNotFound, "the execution has no open waitpoint with the key %.80q", which)
+	}
+	return WaitpointRef{}, NewError(CodeTargetNotSignalable, "the execution has no open waitpoint: it waits for nothing that a signal could bring")
+}
+
+func nameWaitpoints(open []Waitpoint) string {
+	var names []string
+	for _, w := range open[:min(len(open), shownWaitpoints)] {
+		names = append(names, w.ID.String()+" ("+w.Key+")")
+	}
+	if len(open) > shownWaitpoints {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }

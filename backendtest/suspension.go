@@ -428,6 +428,7 @@ func badSuspensions(s *subject) {
 		"a count of too many":       {Condition: ff.AwaitCount(2, ff.DistinctWaitpoints)},
 		"a count of what":           {Condition: ff.AwaitCount(1, "DistinctMoods")},
 		"too deep a condition":      {Condition: deep},
+		"a part of another kind":    {Condition: ff.AllOf(ff.AwaitSignal("x")).Named("y")},
 		"a reserved name":           {Condition: ff.AwaitSignal("__operator_only__")},
 		"an operator within":        {Condition: ff.AllOf(ff.OperatorOnly())},
 		"no deadline for a timeout": {Condition: ff.TimeoutOnly()},

@@ -37,7 +37,7 @@ func apiRoutes() []route {
 			body: httpapi.Revoke{}, answers: map[int]any{200: httpapi.RevokeAnswer{}}, serve: (*Server).revokeWith},
 		{method: "GET", path: "/v1/events", id: "events", tag: "people", summary: "Read the event log, waiting for new events when asked to", wait: true,
 			query: []param{{name: "after", doc: "Cursor after which to go on"}, {name: "execution_id", doc: "Only events of this execution"},
-				{name: "family", doc: "Only this family", enum: []any{"lease", "completion"}}, {name: "limit", doc: "Page size", number: true, max: ff.MaxPageLimit},
+				{name: "family", doc: "Only this family", enum: []any{"lease", "completion", "signal"}}, {name: "limit", doc: "Page size", number: true, max: ff.MaxPageLimit},
 				{name: "wait_ms", doc: "Longest time to wait for an event", number: true, max: int(ff.MaxClaimWait.Milliseconds())}},
 			answers: map[int]any{200: httpapi.EventPage{}}, serve: (*Server).events},
 		{method: "GET", path: "/v1/info", id: "info", tag: "people", summary: "Describe the store", answers: map[int]any{200: ff.Info{}}, serve: (*Server).info},

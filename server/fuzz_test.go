@@ -69,6 +69,9 @@ func (m *maker) request(path string, op *operation) (target, body string) {
 	}
 	query := url.Values{}
 	target = path
+	if strings.Contains(path, "{waitpoint_id}") && m.waitpoint != "" && m.rnd.IntN(4) > 0 {
+		target, m.meant = strings.ReplaceAll(target, "{waitpoint_id}", m.waitpoint), m.waitsAt
+	}
 	for _, p := range op.Parameters {
 		value := m.text(p.Schema)
 		switch {
@@ -98,6 +101,8 @@ type maker struct {
 	fences []any
 	// meant is the execution of the fence in the last body, for the path.
 	meant string
+	// waitpoint is one that was issued, with its token and its execution.
+	waitpoint, token, waitsAt string
 }
 
 // damage breaks a body now and then.
@@ -126,6 +131,8 @@ func (m *maker) pick(likely, rarely string) string {
 
 var learned = regexp.MustCompile(`"execution_id":"([^"]+)"`)
 
+var issuedWaitpoint = regexp.MustCompile(`"waitpoint_id":"([^"]+)","waitpoint_key":"[^"]*","waitpoint_token":"([^"]+)"`)
+
 // learn remembers ids of executions that exist, so that later calls meet them.
 func (m *maker) learn(body []byte) {
 	for _, match := range learned.FindAllSubmatch(body, 3) {
@@ -145,6 +152,9 @@ func (m *maker) learn(body []byte) {
 	}
 	if json.Unmarshal(body, &given) != nil {
 		return
+	}
+	if issued := issuedWaitpoint.FindSubmatch(body); issued != nil {
+		m.waitpoint, m.token, m.waitsAt = string(issued[1]), string(issued[2]), m.meant
 	}
 	for _, c := range given.Claimed {
 		x := c.Execution
@@ -205,6 +215,9 @@ func (m *maker) value(s *schema, depth int) any {
 			}
 		}
 		delete(object, "wait_ms")
+		if _, ok := s.Properties["waitpoint_token"]; ok && m.token != "" && m.rnd.IntN(4) > 0 {
+			object["waitpoint_token"] = m.token
+		}
 		if _, ok := s.Properties["fence"]; ok && len(m.fences) > 0 && m.rnd.IntN(3) > 0 {
 			held := m.lease()
 			object["fence"] = held["fence"]

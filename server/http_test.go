@@ -58,8 +58,6 @@ func TestWhatIsNotServedIsEmpty(t *testing.T) {
 		{"POST", "/v1/flows", 404, ""},
 		{"POST", "/v1/budgets", 404, ""},
 		{"POST", "/v1/quotas", 404, ""},
-		{"POST", id + "/signal", 404, ""},
-		{"POST", "/v1/admin/rotate-waitpoint-secret", 404, ""},
 	} {
 		w := ask(t, h, c.method, c.path, jsonType, "{}")
 		if w.Code != c.status || w.Body.Len() > 0 || w.Header().Get("Allow") != c.allow || w.Header().Get("Location") != "" {

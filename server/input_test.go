@@ -103,7 +103,7 @@ func TestBadQueriesAreRefusedNamingTheParameter(t *testing.T) {
 		"/v1/query/executions?lane=b%C3%A4d":         "lane_id contains",
 		"/v1/events?after=zzz":                       "cursor",
 		"/v1/events?execution_id=zzz":                "hash-tag prefix",
-		"/v1/events?family=x":                        "family: must be lease or completion",
+		"/v1/events?family=x":                        "family: must be one of [lease completion signal]",
 		"/v1/events?wait_ms=60001":                   "wait_ms: must be a whole number from 0 to 60000",
 		"/v1/workers?cursor=%zz":                     "query: is malformed",
 		"/v1/leases/expired?as_of=x":                 "as_of: must be a whole number",

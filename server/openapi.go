@@ -79,6 +79,15 @@ type (
 	releasedShape     struct {
 		Errors []errorOrNull `json:"errors"`
 	}
+	resumeConditionShape struct {
+		Kind    string                 `json:"kind" enum:"Single,AllOf,Count,OperatorOnly,TimeoutOnly"`
+		Key     string                 `json:"waitpoint_key,omitempty" maxLength:"256" doc:"Of Single: may be left out when there is one waitpoint"`
+		Signal  string                 `json:"signal_name,omitempty" maxLength:"256" doc:"Name that a signal must have; any when absent"`
+		Members []resumeConditionShape `json:"members,omitempty" doc:"Of AllOf"`
+		N       int                    `json:"n,omitempty" minimum:"0" doc:"Of Count: how many"`
+		Of      string                 `json:"count_kind,omitempty" enum:"DistinctWaitpoints,DistinctSignals,DistinctSources"`
+		Keys    []string               `json:"waitpoints,omitempty" doc:"Of Count: keys of the waitpoints whose signals count"`
+	}
 	fenceShape struct {
 		LeaseID    string `json:"lease_id"`
 		LeaseEpoch int64  `json:"lease_epoch" minimum:"0"`
@@ -147,6 +156,10 @@ var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[ff.LeaseID]():          reflect.TypeFor[uuidText](),
 	reflect.TypeFor[ff.AttemptID]():        reflect.TypeFor[uuidText](),
 	reflect.TypeFor[ff.FlowID]():           reflect.TypeFor[flowIDText](),
+	reflect.TypeFor[ff.SuspensionID]():     reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.WaitpointID]():      reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.SignalID]():         reflect.TypeFor[uuidText](),
+	reflect.TypeFor[ff.ResumeCondition]():  reflect.TypeFor[resumeConditionShape](),
 	reflect.TypeFor[ff.LaneID]():           reflect.TypeFor[laneText](),
 	reflect.TypeFor[httpapi.Time]():        reflect.TypeFor[instantNumber](),
 	reflect.TypeFor[httpapi.Millis]():      reflect.TypeFor[int64](),
@@ -164,10 +177,11 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
 // pathParams describe the parts of paths.
 var pathParams = map[string]*huma.Param{
-	"id":        {Example: exampleID, Schema: executionIDText{}.Schema(nil)},
-	"idx":       {Example: 0, Description: "Index of the attempt, from 0", Schema: &huma.Schema{Type: "integer", Minimum: ptr(0.0), Maximum: ptr(4294967295.0)}},
-	"lane":      {Example: "default", Schema: laneText{}.Schema(nil)},
-	"worker_id": {Example: "mailer", Schema: &huma.Schema{Type: "string", MinLength: ptr(1), MaxLength: ptr(ff.MaxIdentifierBytes)}},
+	"id":           {Example: exampleID, Schema: executionIDText{}.Schema(nil)},
+	"idx":          {Example: 0, Description: "Index of the attempt, from 0", Schema: &huma.Schema{Type: "integer", Minimum: ptr(0.0), Maximum: ptr(4294967295.0)}},
+	"lane":         {Example: "default", Schema: laneText{}.Schema(nil)},
+	"waitpoint_id": {Example: exampleWaitpoint, Schema: uuidText{}.Schema(nil)},
+	"worker_id":    {Example: "mailer", Schema: &huma.Schema{Type: "string", MinLength: ptr(1), MaxLength: ptr(ff.MaxIdentifierBytes)}},
 }
 
 // openAPI writes the document of the routes.

@@ -4,7 +4,11 @@ import (
 	ff "github.com/flowfabric/flowfabric"
 )
 
-const exampleID = "{fp:86}:550e8400-e29b-41d4-a716-446655440000"
+const (
+	exampleID        = "{fp:86}:550e8400-e29b-41d4-a716-446655440000"
+	exampleWaitpoint = "3b241101-e2bb-4255-8caf-4136c566a962"
+	exampleSecret    = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+)
 
 // errorExamples are answers by status.
 var errorExamples = map[int]any{
@@ -35,6 +39,11 @@ var examples = map[string]any{
 	"grant-reclaim":    claimantAnd(map[string]any{"lane_id": "default", "grant_ttl_ms": 30000}),
 	"grant-claim":      map[string]any{"lane_id": "default", "worker_instance_id": "mailer-1", "capabilities": []string{"gpu"}, "grant_ttl_ms": 30000},
 
+	"deliver-signal": map[string]any{"execution_id": exampleID, "waitpoint_id": exampleWaitpoint, "signal_id": "44444444-4444-4444-8444-444444444444",
+		"signal_name": "approved", "signal_category": "approval", "source_type": "user", "source_identity": "ann", "target_scope": "waitpoint",
+		"payload": []int{123, 125}, "waitpoint_token": "k1:0123456789abcdef0123456789abcdef01234567", "now": 1795476796000},
+	"rotate-secret": map[string]any{"new_kid": "k9", "new_secret_hex": exampleSecret},
+
 	"submit":               map[string]any{"kind": "send-mail", "payload": map[string]any{"to": "ann@example.com"}, "max_retries": 3},
 	"submit-batch":         map[string]any{"executions": []any{map[string]any{"kind": "send-mail", "payload": 1}, map[string]any{"kind": "send-mail", "payload": 2}}},
 	"cancel-with":          map[string]any{"reason": "not needed"},
@@ -42,6 +51,11 @@ var examples = map[string]any{
 	"change-priority-with": map[string]any{"new_priority": 5},
 	"set-tags":             map[string]any{"tags": map[string]any{"customer.id": "4711"}},
 	"revoke-with":          map[string]any{"reason": "the machine is gone"},
+	"resume":               map[string]any{"delay_ms": 60000},
+	"deliver-signal-with": map[string]any{"signal_name": "paid", "waitpoint_token": "k1:0123456789abcdef0123456789abcdef01234567", "source_type": "webhook",
+		"source_identity": "shop", "payload": map[string]any{"amount": 12}, "idempotency_key": "delivery 7"},
+	"decide":             map[string]any{"decision": "approved", "by": "ann", "payload": map[string]any{"comment": "go ahead"}},
+	"rotate-secret-with": map[string]any{"key_id": "k9", "secret": exampleSecret, "grace_ms": 86400000},
 
 	"create-many":        map[string]any{"executions": []any{map[string]any{"lane_id": "default", "kind": "send-mail"}, map[string]any{"lane_id": "bulk", "kind": "report"}}},
 	"claim":              claimantAnd(map[string]any{"lanes": []string{"default"}, "max": 1, "lease_ttl_ms": 30000, "wait_ms": 0}),
@@ -58,5 +72,10 @@ var examples = map[string]any{
 	"register-worker":    claimantAnd(map[string]any{"lanes": []string{"default"}, "liveness_ttl_ms": 60000}),
 	"heartbeat-worker":   map[string]any{"worker_instance_id": "mailer-1"},
 	"mark-worker-dead":   map[string]any{"worker_instance_id": "mailer-1", "reason": "the machine is gone"},
-	"sweep":              map[string]any{"kind": "lease_expiry"},
+	"suspend": map[string]any{"fence": exampleFence, "resume_condition": map[string]any{"kind": "Single", "signal_name": "approved"},
+		"reason_code": "waiting_for_approval", "timeout_after_ms": 86400000, "timeout_behavior": "fail"},
+	"create-waitpoint": map[string]any{"fence": exampleFence, "waitpoint_key": "payment", "expires_in_ms": 3600000},
+	"close-waitpoint":  map[string]any{"reason": "paid in cash"},
+	"seed-secret":      map[string]any{"key_id": "k9", "secret": exampleSecret},
+	"sweep":            map[string]any{"kind": "lease_expiry"},
 }

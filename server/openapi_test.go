@@ -53,7 +53,7 @@ var pathNames = regexp.MustCompile(`\{(\w+)\}`)
 
 // fill puts the examples of parameters into a path.
 func fill(path string) string {
-	return strings.NewReplacer("{id}", "%7Bfp:86%7D:550e8400-e29b-41d4-a716-446655440000", "{idx}", "0", "{lane}", "default", "{worker_id}", "mailer").Replace(path)
+	return strings.NewReplacer("{id}", "%7Bfp:86%7D:550e8400-e29b-41d4-a716-446655440000", "{idx}", "0", "{lane}", "default", "{worker_id}", "mailer", "{waitpoint_id}", "3b241101-e2bb-4255-8caf-4136c566a962").Replace(path)
 }
 
 // The fields that the document calls required are those that the server misses.
@@ -104,7 +104,8 @@ func TestTheExamplesOfTheDocumentWork(t *testing.T) {
 			}
 			tried++
 			w := ask(t, h, strings.ToUpper(method), fill(path), jsonType, string(op.RequestBody.Content["application/json"].Example))
-			if w.Code >= 400 && w.Code != http.StatusNotFound && w.Code != http.StatusConflict {
+			// Tokens are made for one waitpoint: that of an example is nobody's.
+			if w.Code >= 400 && w.Code != http.StatusNotFound && w.Code != http.StatusConflict && !strings.Contains(w.Body.String(), `"code":"invalid_token"`) {
 				t.Errorf("%s: the example is refused: %d %s", op.OperationID, w.Code, w.Body)
 			}
 		}

@@ -27,8 +27,6 @@ func referenceRoutes() []route {
 			answers: map[int]any{200: ff.StateWaiting}, serve: (*Server).getState},
 		{method: "GET", path: "/v1/executions/{id}/result", id: "get-execution-result", tag: "reference", summary: "Read the result of an execution as raw bytes",
 			answers: map[int]any{200: octets}, serve: (*Server).getResult},
-		{method: "GET", path: "/v1/executions/{id}/pending-waitpoints", id: "list-pending-waitpoints", tag: "reference", summary: "List the open waitpoints of an execution",
-			answers: map[int]any{200: []httpapi.PendingWaitpoint{}}, serve: (*Server).pendingWaitpoints},
 		{method: "POST", path: "/v1/executions/{id}/cancel", id: "cancel-execution", tag: "reference", summary: "Cancel an execution", limit: limitControl,
 			body: httpapi.CancelExecutionArgs{}, required: []string{"execution_id", "reason", "now"}, answers: map[int]any{200: httpapi.CancelExecutionAnswer{}}, serve: (*Server).cancelExecution},
 		{method: "PUT", path: "/v1/executions/{id}/priority", id: "change-priority", tag: "reference", summary: "Change the priority of a waiting execution", limit: limitControl,
@@ -144,15 +142,6 @@ func (s *Server) getResult(r *request) (answer, error) {
 			Error: "execution result not found: " + id.String(), Code: string(ff.CodeExecutionNotFound)}}, nil
 	}
 	return answer{status: http.StatusOK, raw: result, contentType: "application/octet-stream"}, nil
-}
-
-// pendingWaitpoints is the empty list for every execution that exists: only a
-// suspension makes waitpoints, and no endpoint suspends.
-func (s *Server) pendingWaitpoints(r *request) (answer, error) {
-	if _, err := s.lookUp(r); err != nil {
-		return answer{}, err
-	}
-	return ok([]httpapi.PendingWaitpoint{})
 }
 
 func (s *Server) cancelExecution(r *request) (answer, error) {

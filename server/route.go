@@ -17,7 +17,7 @@ import (
 const (
 	limitControl = 64 << 10
 	limitCreate  = 1 << 20
-	limitMedium  = 1 << 20
+	limitMedium  = 256 << 10
 	limitPayload = ff.MaxPayloadBytes/3*4 + 1<<20
 	limitBatch   = ff.MaxBatchBytes/3*4 + 8<<20
 )
@@ -68,7 +68,7 @@ type param struct {
 // stack is the routes with everything that stands before them.
 func (s *Server) stack() (http.Handler, error) {
 	mux := http.NewServeMux()
-	routes := slices.Concat(referenceRoutes(), streamRoutes(), apiRoutes(), frameRoutes(), pageRoutes())
+	routes := slices.Concat(referenceRoutes(), streamRoutes(), apiRoutes(), frameRoutes(), suspensionRoutes(), waitpointRoutes(), signalRoutes(), pageRoutes())
 	for i := range routes {
 		mux.Handle(routes[i].pattern(), s.endpoint(&routes[i]))
 	}

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -64,8 +65,11 @@ type Options struct {
 	TailWriteTimeout time.Duration
 	// ShutdownTimeout bounds the graceful end. The default is 15 s.
 	ShutdownTimeout time.Duration
-	Logger          *slog.Logger
-	Meter           metric.Meter
+	// SecretGrace is how long waitpoint tokens of a secret stay valid after a rotation
+	// that does not say. The default is flowfabric.DefaultSecretGrace.
+	SecretGrace *time.Duration
+	Logger      *slog.Logger
+	Meter       metric.Meter
 	// Metrics, when not nil, is served at /metrics.
 	Metrics http.Handler
 }
@@ -82,6 +86,8 @@ type Server struct {
 	// stopping ends long polls when the server stops.
 	stopping context.Context
 	stop     context.CancelFunc
+	// rotating is held while the waitpoint secret is rotated.
+	rotating sync.Mutex
 
 	// loss is of the store.
 	loss outage.Outage

@@ -59,9 +59,9 @@ type reply struct {
 	Body        any    `json:"body"`
 }
 
-// otherEndpoints are those of flows, budgets and signals: their steps in these
-// traces are left out.
-var otherEndpoints = []string{"/v1/flows", "/v1/budgets", "/signal"}
+// otherEndpoints are those of flows and budgets: their steps in these traces are left
+// out.
+var otherEndpoints = []string{"/v1/flows", "/v1/budgets"}
 
 // otherAnswers are answers that are meant to be others, by trace and step.
 var otherAnswers = map[string]int{

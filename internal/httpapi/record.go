@@ -23,6 +23,10 @@ type Record struct {
 	Tags            map[string]string   `json:"tags,omitempty"`
 	FlowID          ff.FlowID           `json:"flow_id,omitzero"`
 
+	SuspensionID        ff.SuspensionID `json:"suspension_id,omitzero"`
+	WaitpointID         ff.WaitpointID  `json:"waitpoint_id,omitzero"`
+	SuspensionTimeoutAt Time            `json:"suspension_timeout_at,omitzero"`
+
 	Attempt          *Attempt     `json:"attempt,omitempty"`
 	CurrentAttemptID ff.AttemptID `json:"current_attempt_id,omitzero"`
 	TotalAttempts    int          `json:"total_attempts"`
@@ -113,6 +117,7 @@ func RecordOf(x *ff.Execution) Record {
 		ExecutionID: x.ID, Namespace: x.Namespace, LaneID: x.Lane, Kind: x.Kind, State: x.PublicState(), StateVector: x.State,
 		BlockingDetail: x.BlockingDetail, Priority: x.Priority, Creator: x.Creator, PayloadEncoding: x.PayloadEncoding,
 		Policy: x.Policy, Requires: x.Required, Tags: x.Tags, FlowID: x.FlowID,
+		SuspensionID: x.SuspensionID, WaitpointID: x.WaitpointID, SuspensionTimeoutAt: At(x.SuspensionTimeoutAt),
 		CurrentAttemptID: x.CurrentAttemptID, TotalAttempts: x.TotalAttempts, RetryCount: x.RetryCount,
 		ReplayCount: x.ReplayCount, ReclaimCount: x.ReclaimCount, LeaseEpoch: x.LeaseEpoch,
 		LeaseExpiredAt: At(x.LeaseExpiredAt), LeaseRevokedAt: At(x.LeaseRevokedAt), LeaseRevokeReason: x.LeaseRevokeReason,
@@ -143,6 +148,7 @@ func (r *Record) Execution() ff.Execution {
 		ID: r.ExecutionID, Namespace: r.Namespace, Lane: r.LaneID, Kind: r.Kind, State: r.StateVector,
 		BlockingDetail: r.BlockingDetail, Priority: r.Priority, Creator: r.Creator, PayloadEncoding: r.PayloadEncoding,
 		Policy: r.Policy, Required: r.Requires, Tags: r.Tags, FlowID: r.FlowID,
+		SuspensionID: r.SuspensionID, WaitpointID: r.WaitpointID, SuspensionTimeoutAt: r.SuspensionTimeoutAt.Time,
 		CurrentAttemptID: r.CurrentAttemptID, TotalAttempts: r.TotalAttempts, RetryCount: r.RetryCount,
 		ReplayCount: r.ReplayCount, ReclaimCount: r.ReclaimCount, LeaseEpoch: r.LeaseEpoch,
 		LeaseExpiredAt: r.LeaseExpiredAt.Time, LeaseRevokedAt: r.LeaseRevokedAt.Time, LeaseRevokeReason: r.LeaseRevokeReason,
@@ -197,20 +203,23 @@ type Event struct {
 	WorkerID     ff.WorkerID         `json:"worker_id,omitempty"`
 	InstanceID   ff.WorkerInstanceID `json:"worker_instance_id,omitempty"`
 	Reason       string              `json:"reason,omitempty"`
+	SignalID     ff.SignalID         `json:"signal_id,omitzero"`
+	WaitpointID  ff.WaitpointID      `json:"waitpoint_id,omitzero"`
+	Source       string              `json:"source,omitempty"`
 	Outcome      ff.TerminalOutcome  `json:"outcome,omitempty"`
 }
 
 // EventOf makes an event.
 func EventOf(e ff.Event) Event {
 	return Event{e.Cursor, e.Family, e.Type, e.ID, At(e.At), e.FlowID, e.LeaseID, e.LeaseEpoch, e.AttemptID, e.AttemptIndex,
-		e.Worker, e.Instance, e.Reason, e.Outcome}
+		e.Worker, e.Instance, e.Reason, e.SignalID, e.WaitpointID, e.Source, e.Outcome}
 }
 
 // Event is the event that it was made of.
 func (e *Event) Event() ff.Event {
 	return ff.Event{Cursor: e.Cursor, Family: e.Family, Type: e.Type, ID: e.ExecutionID, At: e.At.Time, FlowID: e.FlowID,
 		LeaseID: e.LeaseID, LeaseEpoch: e.LeaseEpoch, AttemptID: e.AttemptID, AttemptIndex: e.AttemptIndex, Worker: e.WorkerID,
-		Instance: e.InstanceID, Reason: e.Reason, Outcome: e.Outcome}
+		Instance: e.InstanceID, Reason: e.Reason, SignalID: e.SignalID, WaitpointID: e.WaitpointID, Source: e.Source, Outcome: e.Outcome}
 }
 
 // WorkerInfo is a registered worker.

@@ -77,6 +77,7 @@ func (d draw) execution() ff.Execution {
 		ID: ff.MakeExecutionID(rapid.Uint16().Draw(d.T, "partition"), d.id("execution")), Namespace: ff.Namespace(d.text("namespace")), Lane: ff.LaneID(rapid.StringMatching(`[ -~]{1,64}`).Draw(d.T, "lane")),
 		Kind: d.text("kind"), Priority: d.count("priority"), Creator: d.text("creator"), PayloadEncoding: d.text("encoding"), Policy: d.policy(), Required: caps,
 		Tags: rapid.MapOf(rapid.String(), rapid.String()).Draw(d.T, "tags"), FlowID: ff.FlowID(d.id("flow")),
+		SuspensionID: ff.SuspensionID(d.id("suspension")), WaitpointID: ff.WaitpointID(d.id("waitpoint")), SuspensionTimeoutAt: d.instant("suspension timeout"),
 		State: ff.StateVector{Phase: word(d, "phase", ff.LifecyclePhases...), Ownership: word(d, "ownership", ff.OwnershipStates...), Eligibility: word(d, "eligibility", ff.EligibilityStates...),
 			Blocking: word(d, "blocking", ff.BlockingReasons...), Outcome: word(d, "outcome", ff.TerminalOutcomes...), Attempt: word(d, "attempt phase", ff.AttemptPhases...)},
 		BlockingDetail: d.text("blocking"), CurrentAttemptID: ff.AttemptID(d.id("current")), TotalAttempts: d.count("attempts"), RetryCount: d.count("retries"),
@@ -129,7 +130,8 @@ func TestNothingOfAnEventOrAWorkerIsLostOnTheWire(t *testing.T) {
 		d := draw{rt}
 		e := ff.Event{Cursor: ff.EventCursor(d.text("cursor")), Family: ff.FamilyLease, Type: ff.EventRevoked, ID: ff.MakeExecutionID(3, d.id("execution")), At: d.instant("at"),
 			FlowID: ff.FlowID(d.id("flow")), LeaseID: ff.LeaseID(d.id("lease")), LeaseEpoch: d.epoch("epoch"), AttemptID: ff.AttemptID(d.id("attempt")), AttemptIndex: d.count("index"),
-			Worker: ff.WorkerID(d.text("worker")), Instance: ff.WorkerInstanceID(d.text("instance")), Reason: d.text("reason"), Outcome: ff.OutcomeSuccess}
+			Worker: ff.WorkerID(d.text("worker")), Instance: ff.WorkerInstanceID(d.text("instance")), Reason: d.text("reason"), Outcome: ff.OutcomeSuccess,
+			SignalID: ff.SignalID(d.id("signal")), WaitpointID: ff.WaitpointID(d.id("waitpoint")), Source: d.text("source")}
 		wire := overTheWire(rt, EventOf(e))
 		if diff := cmp.Diff(e, wire.Event(), same); diff != "" {
 			rt.Fatalf("(-sent +received)\n%s", diff)

@@ -251,18 +251,3 @@ type GrantReclaimAnswer struct {
 	LaneID       ff.LaneID      `json:"lane_id,omitempty"`
 	Detail       string         `json:"detail,omitempty"`
 }
-
-// PendingWaitpoint is one entry of GET /v1/executions/{id}/pending-waitpoints
-// (spec 08 §3.7).
-type PendingWaitpoint struct {
-	WaitpointID         ff.WaitpointID `json:"waitpoint_id"`
-	WaitpointKey        string         `json:"waitpoint_key"`
-	State               string         `json:"state"`
-	RequiredSignalNames []string       `json:"required_signal_names"`
-	CreatedAt           Time           `json:"created_at"`
-	ActivatedAt         Time           `json:"activated_at,omitzero"`
-	ExpiresAt           Time           `json:"expires_at,omitzero"`
-	ExecutionID         ff.ExecutionID `json:"execution_id"`
-	TokenKid            string         `json:"token_kid"`
-	TokenFingerprint    string         `json:"token_fingerprint"`
-}

@@ -6,7 +6,7 @@ import (
 
 // Sweep is the body of POST /v1/admin/sweep.
 type Sweep struct {
-	Kind  ff.SweepKind `json:"kind" enum:"lease_expiry,delayed_promoter,attempt_timeout,execution_deadline,retention_trimmer"`
+	Kind  ff.SweepKind `json:"kind" enum:"lease_expiry,delayed_promoter,attempt_timeout,execution_deadline,suspension_timeout,pending_wp_expiry,retention_trimmer,index_reconciler"`
 	Limit int          `json:"limit,omitempty" minimum:"0" maximum:"10000"`
 }
 
