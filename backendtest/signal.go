@@ -237,6 +237,9 @@ func signalEvents(s *subject) {
 	other := s.deliver(c.Execution.ID, w, ff.DeliverSignal{Name: "other", SourceType: "user", SourceIdentity: "ann"})
 	s.signal(c.Execution.ID, w, named("go"))
 	got := s.events(ff.ReadEvents{ID: c.Execution.ID, Family: ff.FamilySignal})
+	if len(got) != 4 {
+		s.Fatalf("%d events, want 4: %+v", len(got), got)
+	}
 	var words []string
 	for _, e := range got {
 		words = append(words, string(e.Type)+" "+e.Reason)

@@ -63,7 +63,7 @@ func (s *Store) bootIn(ctx context.Context, t *Target, o *Options) error {
 		}
 		return err
 	}
-	for _, step := range []func(context.Context, *Options) error{s.checkPermissions, s.configurePartitions, s.loadLibraries, s.seedLanes, s.readDurability} {
+	for _, step := range []func(context.Context, *Options) error{s.checkPermissions, s.configurePartitions, s.loadLibraries, s.seedLanes, s.seedSecret, s.readDurability} {
 		if err := step(ctx, o); err != nil {
 			return err
 		}

@@ -244,3 +244,7 @@ func (r reply) number(i int) int64 {
 	n, _ := r[i].AsInt64()
 	return n
 }
+
+// textNumber reads a number that a function answered as a text, which may have the form
+// of a fraction.
+func textNumber(text string) int64 { return (&fields{}).numberOf("", text) }

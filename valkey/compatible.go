@@ -206,6 +206,8 @@ func (s *compatible) tellDue(ctx context.Context, at time.Time) {
 	s.follow(ctx, s.dueCommand(at))
 }
 
-func (s *compatible) dueCommand(at time.Time) valkey.Completed {
-	return s.client.B().Publish().Channel(dueChannel).Message(string(ff.SweepDelayed) + " " + ms(at)).Build()
+func (s *compatible) dueCommand(at time.Time) valkey.Completed { return s.dueOf(ff.SweepDelayed, at) }
+
+func (s *compatible) dueOf(kind ff.SweepKind, at time.Time) valkey.Completed {
+	return s.client.B().Publish().Channel(dueChannel).Message(string(kind) + " " + ms(at)).Build()
 }

@@ -157,7 +157,8 @@ func (s *compatible) timeOut(ctx context.Context, e *dueEntry, kind ff.SweepKind
 		lifecycle.Advance(&after, s.retention, now)
 		if after.Terminal() {
 			call := callExpire(e.id, before.holding(), string(kind))
-			return deed{call: &call, after: s.ending(&before.x, &after, now)}, nil
+			more, err := s.abandoning(ctx, c, &before.x, &after, now)
+			return deed{call: &call, after: append(more, s.ending(&before.x, &after, now)...)}, err
 		}
 		return s.retryAfterTimeout(&before, &after, now), nil
 	})

@@ -34,7 +34,11 @@ func (s *compatible) CancelExecution(ctx context.Context, c ff.CancelExecution) 
 			command.Source = ff.SourceOperatorOverride // the function refuses others
 		}
 		call := callCompatibleCancel(&command, before.holding())
-		more := s.ending(&before.x, &after, now)
+		more, err := s.abandoning(ctx, conn, &before.x, &after, now)
+		if err != nil {
+			return deed{}, err
+		}
+		more = append(more, s.ending(&before.x, &after, now)...)
 		return deed{call: &call, after: append(more, hset(conn.B(), keysOf(c.ID).core(), "cancelled_by", string(after.CancelledBy)))}, nil
 	})
 	if err != nil {

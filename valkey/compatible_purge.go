@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -28,8 +29,12 @@ func (s *compatible) purge(ctx context.Context, e *dueEntry, now time.Time) (don
 			return []valkey.Completed{c.B().Zrem().Key(e.index.key).Member(e.text).Build()}, nil
 		}
 		done = true
-		doomed, err := s.belongings(ctx, c, x)
-		return append(s.unlink(c, doomed), s.forgetting(x)...), err
+		doomed, waitpoints, err := s.belongings(ctx, c, x)
+		commands := append(s.unlink(c, doomed), s.forgetting(x)...)
+		if len(waitpoints) > 0 {
+			commands = append(commands, c.B().Zrem().Key(tagOf(e.index.p).pendingWaitpoints()).Member(waitpoints...).Build())
+		}
+		return commands, err
 	})
 	return done && len(answers) > 0, left, err
 }
@@ -54,18 +59,20 @@ func (s *compatible) endOf(ctx context.Context, c valkey.DedicatedClient, id ff.
 	return x, f.err
 }
 
-// belongings are the keys of an execution, but for its core.
-func (s *compatible) belongings(ctx context.Context, c valkey.DedicatedClient, x *ff.Execution) (doomed []string, err error) {
+// belongings are the keys of an execution, but for its core, and the ids of its
+// waitpoints.
+func (s *compatible) belongings(ctx context.Context, c valkey.DedicatedClient, x *ff.Execution) (doomed, waitpoints []string, err error) {
 	k, t := keysOf(x.ID), tagOf(x.ID.Partition())
 	results := c.DoMulti(ctx, c.B().Smembers().Key(k.base+":deps:all_edges").Build(), c.B().Smembers().Key(k.base+":waitpoints").Build(),
-		c.B().Zrange().Key(k.base+":signals").Min("0").Max("-1").Build())
-	var lists [3][]string
+		c.B().Zrange().Key(k.base+":signals").Min("0").Max("-1").Build(), c.B().Smembers().Key(k.suspendKeys()).Build())
+	var lists [4][]string
 	for i, r := range results {
 		if lists[i], err = r.AsStrSlice(); err != nil {
-			return nil, s.lift(ctx, err)
+			return nil, nil, s.lift(ctx, err)
 		}
 	}
 	for _, name := range []string{"payload", "result", "tags", "lease:current", "lease:history", "claim_grant", "attempts", "suspension:current",
+		"suspension:current:satisfied_set", "suspension:current:satisfied_set:signals", "suspension:current:member_map",
 		"deps:meta", "deps:unresolved", "deps:all_edges", "waitpoints", "signals", "policy"} {
 		doomed = append(doomed, k.base+":"+name)
 	}
@@ -83,7 +90,30 @@ func (s *compatible) belongings(ctx context.Context, c valkey.DedicatedClient, x
 		key := "ff:signal:" + string(t) + ":" + signal
 		doomed = append(doomed, key, key+":payload")
 	}
-	return append(doomed, k.events(), k.tails()), nil
+	keys, err := s.signalKeys(ctx, c, x.ID, lists[2])
+	doomed = append(append(doomed, keys...), lists[3]...)
+	return append(doomed, k.events(), k.tails(), k.suspendKeys()), lists[1], err
+}
+
+// signalKeys are the idempotency keys of signals.
+func (s *compatible) signalKeys(ctx context.Context, c valkey.DedicatedClient, id ff.ExecutionID, signals []string) (keys []string, err error) {
+	t := string(tagOf(id.Partition()))
+	for some := range slices.Chunk(signals, signalsTogether) {
+		commands := make([]valkey.Completed, len(some))
+		for i, signal := range some {
+			commands[i] = c.B().Hmget().Key("ff:signal:"+t+":"+signal).Field("target_waitpoint_id", "idempotency_key").Build()
+		}
+		for _, r := range c.DoMulti(ctx, commands...) {
+			v, err := r.ToArray()
+			if err != nil {
+				return nil, s.lift(ctx, err)
+			}
+			if waitpoint, key := reply(v).text(0), reply(v).text(1); waitpoint != "" && key != "" {
+				keys = append(keys, "ff:sigdedup:"+t+":"+waitpoint+":"+key)
+			}
+		}
+	}
+	return keys, nil
 }
 
 func (s *compatible) unlink(c valkey.DedicatedClient, doomed []string) (commands []valkey.Completed) {

@@ -19,11 +19,11 @@ func (s *compatible) partCommands(id ff.ExecutionID) []valkey.Completed {
 	return []valkey.Completed{
 		b.Hgetall().Key(k.core()).Build(), b.Get().Key(k.policy()).Build(), b.Hgetall().Key(k.tags()).Build(),
 		b.Hgetall().Key(k.claimGrant()).Build(), b.Zscore().Key(t.executionDeadline()).Member(id.String()).Build(),
-		b.Zscore().Key(t.attemptTimeout()).Member(id.String()).Build(),
+		b.Zscore().Key(t.attemptTimeout()).Member(id.String()).Build(), b.Zscore().Key(t.suspensionTimeout()).Member(id.String()).Build(),
 	}
 }
 
-const partCount = 6
+const partCount = 7
 
 // readParts reads the answers to partCommands. Found is false when there is no such
 // execution.
@@ -43,7 +43,10 @@ func readParts(r []valkey.ValkeyResult) (p parts, found bool, err error) {
 	if p.deadline, err = scoreText(r[4]); err != nil {
 		return p, true, err
 	}
-	p.attemptTimeout, err = scoreText(r[5])
+	if p.attemptTimeout, err = scoreText(r[5]); err != nil {
+		return p, true, err
+	}
+	p.core["suspension_timeout_at"], err = scoreText(r[6])
 	p.followIndexes()
 	return p, true, err
 }

@@ -165,7 +165,8 @@ func (s *compatible) dueIndexes(ctx context.Context, kind ff.SweepKind, rounds [
 	for p := range s.partitions.Flow {
 		t := tagOf(p)
 		key := map[ff.SweepKind]string{ff.SweepLeaseExpiry: t.leaseExpiry(), ff.SweepAttemptTimeout: t.attemptTimeout(),
-			ff.SweepExecutionDeadline: t.executionDeadline(), ff.SweepDelayed: t.grants(), ff.SweepRetention: t.retention()}[kind]
+			ff.SweepExecutionDeadline: t.executionDeadline(), ff.SweepDelayed: t.grants(), ff.SweepRetention: t.retention(),
+			ff.SweepSuspensionTimeout: t.suspensionTimeout(), ff.SweepPendingWaitpoints: t.pendingWaitpoints()}[kind]
 		list = append(list, &dueIndex{p: p, key: key, after: rounds[p].from()})
 	}
 	for _, at := range places {
@@ -256,6 +257,9 @@ func (s *compatible) sweepRound(ctx context.Context, indexes []*dueIndex, c *ff.
 
 // sweepEntries does what is due. What is no execution is taken out.
 func (s *compatible) sweepEntries(ctx context.Context, kind ff.SweepKind, batch []dueEntry, now time.Time) []fate {
+	if kind == ff.SweepPendingWaitpoints {
+		return s.expireWaitpoints(ctx, batch)
+	}
 	fates := make([]fate, len(batch))
 	var good []*dueEntry
 	var at []int
@@ -288,9 +292,12 @@ func (s *compatible) sweepKind(ctx context.Context, kind ff.SweepKind, batch []*
 	fates := make([]fate, len(batch))
 	for i, e := range batch {
 		f := &fates[i]
-		if kind == ff.SweepRetention {
+		switch kind {
+		case ff.SweepRetention:
 			f.done, f.left, f.err = s.purge(ctx, e, now)
-		} else {
+		case ff.SweepSuspensionTimeout:
+			f.done, f.left, f.err = s.timeOutSuspension(ctx, e)
+		default:
 			f.done, f.left, f.err = s.timeOut(ctx, e, kind)
 		}
 	}

@@ -234,14 +234,20 @@ func (s *Store) nextEvents(ctx context.Context, at *eventCursor, limit int) ([]s
 
 var errEventsAnswer = ff.NewError(ff.CodeInternal, "ffx_events answered something unexpected")
 
-// The parts of an entry, as the functions write them.
-const eventParts = 12
+// The parts of an entry, as the functions write them. Those of a signal have three more.
+const (
+	eventParts  = 12
+	signalParts = eventParts + 3
+)
+
+var eventFamilies = map[ff.EventType]ff.EventFamily{ff.EventCompletion: ff.FamilyCompletion, ff.EventSignal: ff.FamilySignal,
+	ff.EventResumed: ff.FamilySignal, ff.EventEscalated: ff.FamilySignal}
 
 func storedEventOf(p uint16, entry, event string) (storedEvent, error) {
 	at, ok := parseStreamID(entry)
 	at.partition = p
 	v := strings.Split(event, "\x00")
-	if !ok || len(v) != eventParts {
+	if !ok || len(v) != eventParts && len(v) != signalParts {
 		return storedEvent{at: at}, ff.Errorf(ff.CodeCorruption, "an event of %d parts, want %d", len(v), eventParts)
 	}
 	f := &fields{hash: "event " + entry, m: map[string]string{"at": v[0], "lease_id": v[3], "lease_epoch": v[4], "attempt_id": v[5],
@@ -250,8 +256,12 @@ func storedEventOf(p uint16, entry, event string) (storedEvent, error) {
 		FlowID: parsed(f, "flow_id", ff.ParseFlowID), LeaseID: parsed(f, "lease_id", ff.ParseLeaseID), LeaseEpoch: f.epoch("lease_epoch"),
 		AttemptID: parsed(f, "attempt_id", ff.ParseAttemptID), AttemptIndex: f.count("attempt_index"), Worker: ff.WorkerID(v[7]),
 		Instance: ff.WorkerInstanceID(v[8]), Reason: v[9], Outcome: ff.TerminalOutcome(v[10])}
-	if e.Type == ff.EventCompletion {
-		e.Family = ff.FamilyCompletion
+	if family, other := eventFamilies[e.Type]; other {
+		e.Family = family
+	}
+	if len(v) == signalParts {
+		f.m["signal_id"], f.m["waitpoint_id"], e.Source = v[12], v[13], v[14]
+		e.SignalID, e.WaitpointID = parsed(f, "signal_id", ff.ParseSignalID), parsed(f, "waitpoint_id", ff.ParseWaitpointID)
 	}
 	return storedEvent{at, e}, f.err
 }

@@ -281,9 +281,6 @@ func (s *Store) CancelExecution(ctx context.Context, c ff.CancelExecution) (ff.C
 	}
 	call := callCancel(&c)
 	r, err := s.answer(ctx, &call)
-	if err == nil && r.text(0) == useCompatible {
-		r, err = s.cancelSuspended(ctx, &c)
-	}
 	if err != nil {
 		return ff.CancelExecutionResult{}, err
 	}
@@ -293,20 +290,6 @@ func (s *Store) CancelExecution(ctx context.Context, c ff.CancelExecution) (ff.C
 // useCompatible is what an extension answers when the compatible function must do
 // it, because it knows parts of a record that the extension does not.
 const useCompatible = "use_compatible"
-
-// cancelSuspended cancels with the compatible function, which closes waitpoints.
-func (s *Store) cancelSuspended(ctx context.Context, c *ff.CancelExecution) (reply, error) {
-	h, err := s.holding(ctx, c.ID)
-	if err != nil {
-		return nil, err
-	}
-	call := callCompatibleCancel(c, h)
-	r, err := s.answer(ctx, &call)
-	if err != nil {
-		return nil, err
-	}
-	return r[1:], nil
-}
 
 // ChangePriority moves a waiting execution.
 func (s *Store) ChangePriority(ctx context.Context, c ff.ChangePriority) (ff.ChangePriorityResult, error) {

@@ -12,19 +12,19 @@ const ExtensionsName = "flowfabric_go"
 
 // ExtensionsVersion grows with every change of the extensions. A newer library is
 // never replaced by an older one.
-const ExtensionsVersion = 4
+const ExtensionsVersion = 5
 
-//go:embed functions/shared.lua functions/frames.lua extensions/*.lua
+//go:embed functions/shared.lua functions/frames.lua functions/waitpoint.lua functions/waitpoint_token.lua extensions/*.lua
 var extensionParts embed.FS
 
 // extensionOrder is the order of the parts: a part uses those before it.
-var extensionOrder = []string{"record", "claim", "lease", "execution", "create", "sweep", "listing", "event", "reconcile", "stream", "version"}
+var extensionOrder = []string{"record", "claim", "lease", "suspension", "signal", "execution", "create", "sweep", "listing", "event", "reconcile", "stream", "version"}
 
 // Extensions is the source of the extension library, for FUNCTION LOAD.
 func Extensions() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#!lua name=%s\nlocal VERSION = '%d'\n", ExtensionsName, ExtensionsVersion)
-	parts := []string{"functions/shared.lua", "functions/frames.lua"}
+	parts := []string{"functions/shared.lua", "functions/frames.lua", "functions/waitpoint.lua", "functions/waitpoint_token.lua"}
 	for _, name := range extensionOrder {
 		parts = append(parts, "extensions/"+name+".lua")
 	}

@@ -1,14 +1,12 @@
 package valkey
 
 import (
-	"context"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/valkey-io/valkey-go"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -22,24 +20,6 @@ type holding struct {
 	attempt   int
 	waitpoint ff.WaitpointID
 	instance  ff.WorkerInstanceID
-}
-
-func (s *Store) holding(ctx context.Context, id ff.ExecutionID) (h holding, err error) {
-	v, err := s.client.Do(ctx, s.client.B().Hmget().Key(keysOf(id).core()).Field("lane_id", "current_attempt_index", "current_waitpoint_id",
-		"current_worker_instance_id").Build()).ToArray()
-	if err != nil {
-		return h, s.lift(ctx, err)
-	}
-	r := reply(v)
-	h = holding{lane: ff.LaneID(r.text(0)), instance: ff.WorkerInstanceID(r.text(3))}
-	h.attempt, _ = strconv.Atoi(r.text(1))
-	if h.waitpoint, err = ff.ParseWaitpointID(r.text(2)); err != nil || h.waitpoint.IsZero() {
-		h.waitpoint = ff.WaitpointID(uuid.New())
-	}
-	if h.lane == "" {
-		h.lane = "default"
-	}
-	return h, nil
 }
 
 func callCompatibleCancel(c *ff.CancelExecution, h holding) call {

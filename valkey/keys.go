@@ -2,6 +2,7 @@ package valkey
 
 import (
 	"strconv"
+	"strings"
 
 	ff "github.com/flowfabric/flowfabric"
 )
@@ -38,6 +39,15 @@ func (k executionKeys) leaseHistory() string { return k.base + ":lease:history" 
 func (k executionKeys) claimGrant() string   { return k.base + ":claim_grant" }
 func (k executionKeys) attemptList() string  { return k.base + ":attempts" }
 func (k executionKeys) suspension() string   { return k.base + ":suspension:current" }
+func (k executionKeys) waitpoints() string   { return k.base + ":waitpoints" }
+func (k executionKeys) signals() string      { return k.base + ":signals" }
+
+// suspendDedup has the answer to the suspension with an idempotency key; suspendKeys
+// has those keys.
+func (k executionKeys) suspendDedup(key string) string {
+	return "ff:dedup:suspend:" + strings.TrimPrefix(k.base, "ff:exec:") + ":" + key
+}
+func (k executionKeys) suspendKeys() string { return k.own + ":dedup" }
 
 // events has the entries of the log that are about the execution.
 func (k executionKeys) events() string { return k.own + ":events" }
@@ -53,9 +63,20 @@ func (k executionKeys) stream(n int) string        { return k.streams + strconv.
 func (k executionKeys) streamMeta(n int) string    { return k.stream(n) + ":meta" }
 func (k executionKeys) summary(n int) string       { return k.attempt(n) + ":summary" }
 
-// waitpoint and its condition.
+// waitpoint, its condition and its signals.
 func (t tag) waitpoint(id ff.WaitpointID) string          { return "ff:wp:" + string(t) + ":" + id.String() }
 func (t tag) waitpointCondition(id ff.WaitpointID) string { return t.waitpoint(id) + ":condition" }
+
+func (t tag) waitpointSignals(id ff.WaitpointID) string { return t.waitpoint(id) + ":signals" }
+
+func (t tag) signal(id ff.SignalID) string { return "ff:signal:" + string(t) + ":" + id.String() }
+func (t tag) signalDedup(id ff.WaitpointID, key string) string {
+	return "ff:sigdedup:" + string(t) + ":" + id.String() + ":" + key
+}
+func (t tag) signalDelivery() string { return "ff:part:" + string(t) + ":signal_delivery" }
+
+// secrets has the secrets that sign waitpoints, the same on each partition.
+func (t tag) secrets() string { return "ff:sec:" + string(t) + ":waitpoint_hmac" }
 
 // noop stands where a function's optional key is absent.
 func (t tag) noop() string { return "ff:noop:" + string(t) }
@@ -93,6 +114,7 @@ func (t tag) leaseExpiry() string       { return t.index("lease_expiry") }
 func (t tag) attemptTimeout() string    { return t.index("attempt_timeout") }
 func (t tag) executionDeadline() string { return t.index("execution_deadline") }
 func (t tag) suspensionTimeout() string { return t.index("suspension_timeout") }
+func (t tag) pendingWaitpoints() string { return t.index("pending_waitpoint_expiry") }
 func (t tag) allExecutions() string     { return t.index("all_executions") }
 func (t tag) workerLeases(i ff.WorkerInstanceID) string {
 	return t.index("worker:" + string(i) + ":leases")

@@ -155,10 +155,16 @@ func (p *parts) execution(id ff.ExecutionID) (ff.Execution, error) {
 	return x, f.err
 }
 
+// suspensionTimeout begins the reason of what ended by the timeout of a suspension,
+// which has no category.
+const suspensionTimeout = "suspension_timeout:"
+
 // failureCategory is of this implementation. A peer that fails an attempt tells it
 // with the attempt alone, and has none for what time ends.
 func (p *parts) failureCategory() string {
 	switch reason := p.core["failure_reason"]; {
+	case strings.HasPrefix(reason, suspensionTimeout):
+		return p.core["failure_category"]
 	case p.core["terminal_outcome"] == string(ff.OutcomeExpired):
 		return timeoutCategory
 	case reason != "" && reason == p.attempt["failure_reason"] && p.attempt["failure_category"] != "":
@@ -201,6 +207,10 @@ func (p *parts) times(f *fields, x *ff.Execution) {
 	x.Deadline = f.instant("execution_deadline_at")
 	if x.State.Phase == ff.PhaseActive && x.State.Ownership != ff.OwnershipLeaseRevoked {
 		x.AttemptTimeoutAt = f.instant("attempt_timeout_at")
+	}
+	if x.State.Phase == ff.PhaseSuspended {
+		x.SuspensionID, x.WaitpointID = parsed(f, "current_suspension_id", ff.ParseSuspensionID), parsed(f, "current_waitpoint_id", ff.ParseWaitpointID)
+		x.SuspensionTimeoutAt = f.instant("suspension_timeout_at")
 	}
 	// A success forgets earlier failures (quirk 03 Q27).
 	if x.State.Outcome == ff.OutcomeSuccess {

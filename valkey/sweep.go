@@ -183,7 +183,7 @@ func (s *Store) sweepOn(ctx context.Context, p uint16, c *ff.Sweep, at *round, r
 		return false, err
 	}
 	list, err := m.ToArray()
-	if err != nil || len(list) != 6 {
+	if err != nil || len(list) != 5 {
 		return false, errSweepAnswer
 	}
 	a := reply(list)
@@ -199,44 +199,17 @@ func (s *Store) sweepOn(ctx context.Context, p uint16, c *ff.Sweep, at *round, r
 	if err != nil || len(place) != 0 && copy(at.place[:], place) < len(at.place) {
 		return false, errSweepAnswer
 	}
-	suspended, err := a[5].AsStrSlice()
-	if err != nil {
-		return false, errSweepAnswer
-	}
-	for _, id := range suspended {
-		if err := s.expireSuspended(ctx, id, c.Kind); err != nil {
-			r.Errors++
-			s.log.Error("a suspended execution cannot be expired", "execution", id, "err", err)
-		} else {
-			r.Processed++
-		}
-	}
 	return len(place) == 0, nil
 }
 
 var errSweepAnswer = ff.NewError(ff.CodeInternal, "ffx_sweep answered something unexpected")
 
-// expireSuspended expires with the compatible function, which closes the
-// suspension.
-func (s *Store) expireSuspended(ctx context.Context, text string, kind ff.SweepKind) error {
-	id, err := ff.ParseExecutionID(text)
-	if err != nil {
-		return err
-	}
-	h, err := s.holding(ctx, id)
-	if err != nil {
-		return err
-	}
-	call := callExpire(id, h, string(kind))
-	_, err = s.answer(ctx, &call)
-	return err
-}
-
 // WatchDue returns a channel that receives when something of the kind was stored
 // that is due before the last SweepResult.Next. Functions publish what they delay
-// and grant; leases and timeouts are found by the loops' own interval.
+// and grant, and when suspensions time out; leases and other timeouts are found by the
+// loops' own interval.
 func (s *Store) WatchDue(kind ff.SweepKind) (<-chan struct{}, func()) {
-	if kind != ff.SweepDelayed {
+	if kind != ff.SweepDelayed && kind != ff.SweepSuspensionTimeout {
 		return nil, func() {}
 	}
 	s.wakeups.start(context.Background())

@@ -53,6 +53,10 @@ type Options struct {
 	// MustExist refuses a database that no store has been made in, and writes nothing
 	// there.
 	MustExist bool
+	// WaitpointSecret is the first secret that signs waitpoints, in hex digits; the one of
+	// FF_WAITPOINT_HMAC_SECRET when empty. A store that has one keeps it; one that gets
+	// none makes a random one when it first needs it.
+	WaitpointSecret string
 	// ForceReload loads the libraries even when they are there.
 	ForceReload bool
 	Logger      *slog.Logger

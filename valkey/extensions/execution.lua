@@ -1,6 +1,5 @@
 -- KEYS: the core. ARGV: id, reason, source, lease id, epoch, attempt id. Answers
--- the phase before, or repeated. A suspended execution has more to close: the
--- compatible function does it, and the reply says so.
+-- the phase before.
 redis.register_function('ffx_cancel', function(keys, a)
   local now, tag, id, x = now_ms(), tag_of(keys[1]), a[1], load_holder(keys[1])
   local base = base_of(tag, id)
@@ -13,9 +12,6 @@ redis.register_function('ffx_cancel', function(keys, a)
     end
     return not_active(x)
   end
-  if x.lifecycle_phase == 'suspended' then
-    return ok('use_compatible')
-  end
   local source = a[3]
   if a[4] ~= '' then
     local refused = check_holder(tag, base, id, x, a[4], a[5], a[6], '', now)
@@ -23,6 +19,9 @@ redis.register_function('ffx_cancel', function(keys, a)
       return refused
     end
     source = source ~= '' and source or 'worker'
+  end
+  if x.lifecycle_phase == 'suspended' then
+    abandon_suspension(tag, base, id, now, 'cancelled')
   end
   end_open_attempt(tag, id, x, 'ended_cancelled', now, 'cancelled: ' .. a[2], '')
   finish(tag, base, id, x, now, 'cancelled', a[2], 'cancellation_reason', a[2], 'cancelled_by', source ~= '' and source or 'operator_override')
@@ -109,6 +108,17 @@ redis.register_function('ffx_replay', function(keys, a)
   return ok('replayed')
 end)
 
+-- Adds what only an index has: the timeout of a suspension, and until when a peer has
+-- held back what it resumed.
+local function add_indexed(tag, base, id, values)
+  local v = redis.call('HMGET', base .. ':core', 'lifecycle_phase', 'blocking_reason', 'lane_id')
+  if v[1] == 'suspended' then
+    append(values, 'suspension_timeout_at', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':suspension_timeout', id) or '')
+  elseif v[2] == 'waiting_for_resume_delay' then
+    append(values, 'delay_until', redis.call('ZSCORE', lane_key(tag, v[3] or '', 'delayed'), id) or '')
+  end
+end
+
 -- What the store makes the record of an execution of.
 local function describe(tag, id)
   local base = base_of(tag, id)
@@ -116,6 +126,7 @@ local function describe(tag, id)
   if not values then
     return false
   end
+  add_indexed(tag, base, id, values)
   local index = redis.call('HGET', base .. ':core', 'current_attempt_index')
   local attempt = is_set(index) and redis.call('HGETALL', 'ff:attempt:' .. tag .. ':' .. id .. ':' .. index) or {}
   return {values, redis.call('GET', base .. ':policy') or '', redis.call('HGETALL', base .. ':tags'), attempt,

@@ -74,11 +74,12 @@ local function list_event(key, entry)
 end
 
 -- Appends to the log of the partition and to the list of the execution's own
--- events, and tells a reader that waits, if there is one.
-local function emit(tag, id, now, kind, lease_id, epoch, attempt_id, index, worker, instance, reason, outcome, flow_id)
+-- events, and tells a reader that waits, if there is one. What an event has more than
+-- others begins with a NUL.
+local function emit(tag, id, now, kind, lease_id, epoch, attempt_id, index, worker, instance, reason, outcome, flow_id, more)
   local log = 'ffx:part:' .. tag .. ':events'
   local entry = redis.call('XADD', log, '*', 'e', table.concat({now, kind, id, lease_id or '', epoch or '', attempt_id or '',
-    index or '', worker or '', instance or '', reason or '', outcome or '', flow_id or ''}, '\0'))
+    index or '', worker or '', instance or '', reason or '', outcome or '', flow_id or ''}, '\0') .. (more or ''))
   list_event('ffx:exec:' .. tag .. ':' .. id .. ':events', entry)
   if redis.call('DEL', log .. ':waiting') == 1 then
     redis.call('PUBLISH', 'ffx:event', tag)

@@ -1,4 +1,7 @@
 local function expire(tag, base, id, x, now, reason)
+  if x.lifecycle_phase == 'suspended' then
+    abandon_suspension(tag, base, id, now, 'expired:' .. reason)
+  end
   end_open_attempt(tag, id, x, 'ended_failure', now, reason, 'timeout')
   finish(tag, base, id, x, now, 'expired', reason, 'failure_reason', reason, 'failure_category', 'timeout')
 end
@@ -52,7 +55,8 @@ local function purge(tag, base, id, x)
     doomed[#doomed + 1] = key
   end
   for _, name in ipairs({'payload', 'result', 'tags', 'lease:current', 'lease:history', 'claim_grant', 'attempts',
-    'suspension:current', 'deps:meta', 'deps:unresolved', 'deps:all_edges', 'waitpoints', 'signals', 'policy'}) do
+    'suspension:current', 'suspension:current:satisfied_set', 'suspension:current:satisfied_set:signals', 'suspension:current:member_map',
+    'deps:meta', 'deps:unresolved', 'deps:all_edges', 'waitpoints', 'signals', 'policy'}) do
     add(base .. ':' .. name)
   end
   for _, i in ipairs(attempts_of(tag, base, id, x)) do
@@ -72,13 +76,23 @@ local function purge(tag, base, id, x)
     add(key)
     add(key .. ':signals')
     add(key .. ':condition')
+    redis.call('ZREM', 'ff:idx:' .. tag .. ':pending_waitpoint_expiry', wp)
   end
   for _, signal in ipairs(redis.call('ZRANGE', base .. ':signals', 0, -1)) do
     add('ff:signal:' .. tag .. ':' .. signal)
     add('ff:signal:' .. tag .. ':' .. signal .. ':payload')
+    local v = redis.call('HMGET', 'ff:signal:' .. tag .. ':' .. signal, 'target_waitpoint_id', 'idempotency_key')
+    if v[1] and is_set(v[2]) then
+      add('ff:sigdedup:' .. tag .. ':' .. v[1] .. ':' .. v[2])
+    end
   end
-  add('ffx:exec:' .. tag .. ':' .. id .. ':events')
-  add('ffx:exec:' .. tag .. ':' .. id .. ':tails')
+  local own = 'ffx:exec:' .. tag .. ':' .. id
+  for _, key in ipairs(redis.call('SMEMBERS', own .. ':dedup')) do
+    add(key)
+  end
+  add(own .. ':dedup')
+  add(own .. ':events')
+  add(own .. ':tails')
   for i = 1, #doomed, 500 do
     redis.call('UNLINK', unpack(doomed, i, math.min(i + 499, #doomed)))
   end
@@ -106,7 +120,11 @@ local function next_due(tag, base, id, x, retention)
     earlier('lease_expiry', x.lease_expires_at)
     earlier('attempt_timeout', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':attempt_timeout', id))
   elseif x.eligibility_state == 'not_eligible_until_time' then
-    earlier('delayed_promoter', x.delay_until)
+    -- A peer that resumes with a delay does not note until when.
+    earlier('delayed_promoter', x.blocking_reason ~= 'waiting_for_resume_delay' and x.delay_until
+      or redis.call('ZSCORE', lane_key(tag, x.lane_id, 'delayed'), id))
+  elseif x.lifecycle_phase == 'suspended' then
+    earlier('suspension_timeout', redis.call('ZSCORE', 'ff:idx:' .. tag .. ':suspension_timeout', id))
   end
   earlier('delayed_promoter', redis.call('HGET', base .. ':claim_grant', 'grant_expires_at'))
   -- The index has what is in force: peers do not know our field of the record.
@@ -120,6 +138,25 @@ local function note_lost(tag, id, x)
     return false
   end
   wake_lane(tag, x.lane_id)
+  return true
+end
+
+-- Closes a pending waitpoint that no suspension took up in time. Answers
+-- whether it did.
+local function expire_pending(s, key, id)
+  local waitpoint = 'ff:wp:' .. s.tag .. ':' .. id
+  local w = read(waitpoint, 'state', 'execution_id')
+  redis.call('ZREM', key, id)
+  if not w or w.state ~= 'pending' then
+    return false
+  end
+  local base = base_of(s.tag, w.execution_id or '')
+  if redis.call('EXISTS', base .. ':core') == 1 then
+    redis.call('HSET', waitpoint, 'state', 'closed', 'closed_at', s.now, 'close_reason', 'never_committed')
+    redis.call('SADD', base .. ':waitpoints', id) -- those of peers are not there
+  else
+    redis.call('UNLINK', waitpoint, waitpoint .. ':signals', waitpoint .. ':condition')
+  end
   return true
 end
 
@@ -142,10 +179,6 @@ local function advance(s, key, id)
     end
     return false
   end
-  if x.lifecycle_phase == 'suspended' then
-    s.compatible[#s.compatible + 1] = id
-    return false
-  end
   s.act(s.tag, base, id, x, s.now)
   return true
 end
@@ -157,6 +190,9 @@ local function not_active_any_more(x)
 end
 local function not_leased(x)
   return x.ownership_state ~= 'leased'
+end
+local function not_suspended(x)
+  return x.lifecycle_phase ~= 'suspended'
 end
 local function ended(x)
   return x.lifecycle_phase == 'terminal'
@@ -176,6 +212,8 @@ local KINDS = {
   delayed_promoter = {act = promote, stale = neither_delayed_nor_granted},
   attempt_timeout = {act = time_out_attempt, stale = not_leased},
   execution_deadline = {act = function(tag, base, id, x, now) expire(tag, base, id, x, now, 'execution_deadline') end, stale = ended},
+  suspension_timeout = {act = time_out_suspension, stale = not_suspended},
+  pending_wp_expiry = {advance = expire_pending},
   retention_trimmer = {act = purge, stale = not_ended},
 }
 
@@ -207,7 +245,7 @@ local function is_kept(s, key, id)
 end
 
 local function try_advance(s, key, id)
-  local good, done = pcall(advance, s, key, id)
+  local good, done = pcall(s.advance, s, key, id)
   if not good then
     s.errors = s.errors + 1
     s.failure = tostring(type(done) == 'table' and done.err or done)
@@ -257,7 +295,7 @@ local function sources(kind, tag, retention)
     end
     return list
   end
-  return {{'ff:idx:' .. tag .. ':' .. kind, 0}}
+  return {{'ff:idx:' .. tag .. ':' .. (kind == 'pending_wp_expiry' and 'pending_waitpoint_expiry' or kind), 0}}
 end
 
 -- An instant without what a source adds to its scores. The lower end of a sweep may
@@ -298,13 +336,12 @@ end
 -- KEYS: any of the partition. ARGV: kind, default retention, the instant up to which
 -- everything was looked at before, limit, then the entry that the call before came
 -- to: its index, score and id, all empty at first. Answers now, how many were done,
--- how many failed, the entry that this call came to, how the last failed, and which
--- executions need the compatible function. There is no such entry when everything
--- was looked at that is due.
+-- how many failed, the entry that this call came to, and how the last failed. There
+-- is no such entry when everything was looked at that is due.
 redis.register_function('ffx_sweep', function(keys, a)
   local tag, kind = tag_of(keys[1]), KINDS[a[1]]
   local s = {tag = tag, now = now_ms(), kind = a[1], retention = tonumber(a[2]), limit = tonumber(a[4]), processed = 0, errors = 0,
-    looked = 0, place = {a[5], a[6], a[7]}, failure = '', compatible = {}, act = kind.act, stale = kind.stale,
+    looked = 0, place = {a[5], a[6], a[7]}, failure = '', advance = kind.advance or advance, act = kind.act, stale = kind.stale,
     keeping = a[1] == 'retention_trimmer' and 'ffx:idx:' .. tag .. ':retention'}
   local list, all = sources(a[1], tag, s.retention), true
   local first, found = first_source(list, a[5])
@@ -321,5 +358,5 @@ redis.register_function('ffx_sweep', function(keys, a)
       break
     end
   end
-  return {s.now, s.processed, s.errors, all and {} or s.place, s.failure, s.compatible}
+  return {s.now, s.processed, s.errors, all and {} or s.place, s.failure}
 end)

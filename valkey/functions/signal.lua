@@ -1,90 +1,13 @@
 -- Signals to waitpoints, and the claim of what they have resumed.
 do
 
--- The numbers of a signal: where they are among the arguments and what they are by
--- default, or when empty. Those that become part of a command must be whole.
-local numbers = {
-  {at = 14, name = 'dedup_ttl_ms', default = 86400000, empty = 0, whole = true},
-  {at = 15, name = 'resume_delay_ms', default = 0},
-  {at = 16, name = 'signal_maxlen', default = 1000, whole = true, least = 0},
-  {at = 17, name = 'max_signals', default = 10000},
-}
-
--- The signal that the arguments describe; nil and the reply that refuses them.
-local function read_signal(args)
-  local s = {id = args[1], execution_id = args[2], waitpoint_id = args[3], name = args[4], category = args[5],
-    source_type = args[6], source_identity = args[7], payload = args[8] or '', encoding = args[9] or 'json',
-    idempotency_key = args[10] or '', correlation_id = args[11] or '', scope = args[12] or 'waitpoint',
-    token = args[18], now = now_ms()}
-  s.created_at = is_set(args[13]) and args[13] or s.now
-  for _, number in ipairs(numbers) do
-    local raw, n, bad = args[number.at], number.default, nil
-    if raw == '' then
-      n = number.empty or n
-    elseif raw then
-      n, bad = number_arg(raw, number.name)
-    end
-    if bad then
-      return nil, bad
-    elseif number.whole and not is_whole(n) or number.least and n < number.least then
-      return nil, refuse(number.name, raw)
-    end
-    s[number.name] = n
-  end
-  return s
-end
-
--- The execution and the waitpoint that a signal is for; nil and the reply that refuses
--- the signal. A waitpoint of another execution counts as unknown.
-local function authenticate(k, s, unknown)
-  local x = read(k.core, 'lifecycle_phase', 'created_at', 'priority', 'lane_id', 'current_suspension_id')
-  if not x then
-    return nil, err('execution_not_found')
-  end
-  local w = read(k.waitpoint, 'execution_id', 'suspension_id', 'waitpoint_key', 'created_at', 'state',
-    'signal_count', 'matched_signal_count')
-  if not w or not w.created_at or w.execution_id ~= s.execution_id then
-    return nil, err(unknown)
-  end
-  s.waitpoint_key = w.waitpoint_key or ''
-  local code = waitpoints.refuse_token(k.secrets, s.token, s.waitpoint_id, s.waitpoint_key, w.created_at, s.now)
-  if code then
-    redis.call('HSET', k.core, 'last_hmac_validation_failed_at', s.now)
-    return nil, err(code)
-  end
-  return x, w
-end
-
-local function has_dedup(s)
-  return s.idempotency_key ~= '' and s.dedup_ttl_ms > 0
-end
-
 -- The reply to a signal that was accepted before or is one too many, nil to a new one.
 local function turn_away(k, s)
-  local first = has_dedup(s) and redis.call('GET', k.dedup)
+  local first = waitpoints.has_dedup(s) and redis.call('GET', k.dedup)
   if first then
     return {1, 'DUPLICATE', first}
   elseif s.max_signals > 0 and redis.call('ZCARD', k.exec_signals) >= s.max_signals then
     return err('signal_limit_exceeded')
-  end
-end
-
-local function store(k, s, effect)
-  redis.call('HSET', k.signal, 'signal_id', s.id, 'target_execution_id', s.execution_id,
-    'target_waitpoint_id', s.waitpoint_id, 'target_scope', s.scope, 'signal_name', s.name,
-    'signal_category', s.category, 'source_type', s.source_type, 'source_identity', s.source_identity,
-    'correlation_id', s.correlation_id, 'idempotency_key', s.idempotency_key,
-    'created_at', s.created_at, 'accepted_at', s.now, 'matched_waitpoint_id', s.waitpoint_id,
-    'payload_encoding', s.encoding, 'observed_effect', effect)
-  if s.payload ~= '' then
-    redis.call('SET', k.payload, s.payload)
-  end
-  redis.call('XADD', k.signals, 'MAXLEN', '~', s.signal_maxlen, '*', 'signal_id', s.id,
-    'signal_name', s.name, 'signal_category', s.category, 'source_type', s.source_type,
-    'source_identity', s.source_identity, 'matched', '0', 'accepted_at', s.now)
-  redis.call('ZADD', k.exec_signals, s.now, s.id)
-  if has_dedup(s) then
-    redis.call('SET', k.dedup, s.id, 'PX', s.dedup_ttl_ms)
   end
 end
 
@@ -96,26 +19,6 @@ local function not_signalable(x, w)
     return 'waitpoint_pending_use_buffer_script'
   end
   return 'target_not_signalable'
-end
-
-local matching = {resume_condition_satisfied = 1, appended_to_waitpoint = 1, appended_to_waitpoint_duplicate = 1}
-
--- Writes what a signal has changed of its waitpoint, which closes when it was the last
--- one needed.
-local function note_at_waitpoint(k, s, w, c, effect, taken, resumes)
-  local fields = {'signal_count', number_of(w.signal_count) + 1,
-    'matched_signal_count', number_of(w.matched_signal_count) + (matching[effect] or 0), 'last_signal_at', s.now}
-  local condition = {}
-  if taken then
-    append(condition, 'matcher:' .. taken .. ':satisfied', '1', 'matcher:' .. taken .. ':signal_id', s.id,
-      'satisfied_count', c.count)
-  end
-  if resumes then
-    append(fields, 'state', 'closed', 'satisfied_at', s.now, 'closed_at', s.now, 'close_reason', 'resumed')
-    append(condition, 'closed', '1', 'closed_at', s.now, 'closed_reason', 'satisfied')
-  end
-  redis.call('HSET', k.waitpoint, unpack(fields))
-  hset_all(k.condition, condition)
 end
 
 -- Ends the suspension that a signal has satisfied, with all its other waitpoints.
@@ -144,11 +47,11 @@ redis.register_function('ff_deliver_signal', function(keys, args)
   local k = {core = keys[1], condition = keys[2], signals = keys[3], exec_signals = keys[4],
     signal = keys[5], payload = keys[6], dedup = keys[7], waitpoint = keys[8], suspension = keys[9],
     eligible = keys[10], suspended = keys[11], delayed = keys[12], timeouts = keys[13], secrets = keys[14]}
-  local s, bad = read_signal(args)
+  local s, bad = waitpoints.read_signal(args)
   if not s then
     return bad
   end
-  local x, w = authenticate(k, s, 'invalid_token')
+  local x, w = waitpoints.authenticate(k, s, 'invalid_token')
   if not x then
     return w
   end
@@ -169,8 +72,8 @@ redis.register_function('ff_deliver_signal', function(keys, args)
 
   local effect, taken = waitpoints.feed(c, k.suspension, s)
   local resumes = effect == 'resume_condition_satisfied'
-  store(k, s, effect)
-  note_at_waitpoint(k, s, w, c, effect, taken, resumes)
+  waitpoints.store_signal(k, s, effect)
+  waitpoints.note_signal(k, s, w, c, effect, taken, resumes)
   if resumes then
     end_suspension(k, s, x, c)
   elseif redis.call('EXISTS', k.suspension) == 1 then
@@ -187,11 +90,11 @@ end)
 redis.register_function('ff_buffer_signal_for_pending_waitpoint', function(keys, args)
   local k = {core = keys[1], signals = keys[3], exec_signals = keys[4], signal = keys[5],
     payload = keys[6], dedup = keys[7], waitpoint = keys[8], secrets = keys[9]}
-  local s, bad = read_signal(args)
+  local s, bad = waitpoints.read_signal(args)
   if not s then
     return bad
   end
-  local x, w = authenticate(k, s, 'waitpoint_not_found')
+  local x, w = waitpoints.authenticate(k, s, 'waitpoint_not_found')
   if not x then
     return w
   elseif w.state == 'closed' or w.state == 'expired' then
@@ -203,7 +106,7 @@ redis.register_function('ff_buffer_signal_for_pending_waitpoint', function(keys,
   if away then
     return away
   end
-  store(k, s, 'buffered_for_pending_waitpoint')
+  waitpoints.store_signal(k, s, 'buffered_for_pending_waitpoint')
   return ok(s.id, 'buffered_for_pending_waitpoint')
 end)
 
