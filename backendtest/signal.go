@@ -3,8 +3,10 @@ package backendtest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -17,14 +19,18 @@ var signalBehaviours = []behaviour{
 	{"an execution takes as many signals as it may", signalLimit},
 	{"an old token does not end a later suspension", oldToken},
 	{"of signals at the same time one resumes", racingSignals},
+	{"of all that ends a suspension at the same time one does", racingEnds},
 	{"signals are listed in their order, by pages", listSignals},
 	{"signals, resumptions and escalations are events", signalEvents},
 	{"signals that cannot be are refused", badSignals},
 	{"retention deletes what suspensions have left", suspensionRetention},
 }
 
-// mutations is how many forged tokens are tried.
-const mutations = 300
+// mutations is how many forged tokens are tried, by how many senders at a time.
+const (
+	mutations = 10_000
+	forgers   = 8
+)
 
 func forgedTokens(s *subject) {
 	id, w := s.waitAt(ff.AwaitSignal(""))
@@ -48,16 +54,23 @@ func forgedTokens(s *subject) {
 			s.Errorf("token %q: %v, want %s", token, err, want)
 		}
 	}
-	for range mutations {
-		forged := mutate(good)
-		if forged == good {
-			continue
-		}
-		r, err := s.DeliverSignal(s.Context(), ff.DeliverSignal{ID: id, WaitpointID: w[0].ID, Name: "go", Token: ff.WaitpointToken(forged)})
-		if err == nil {
-			s.Fatalf("token %q was accepted: %+v", forged, r)
-		}
+	var all sync.WaitGroup
+	for range forgers {
+		all.Go(func() {
+			for range mutations / forgers {
+				forged := mutate(good)
+				if forged == good {
+					continue
+				}
+				r, err := s.DeliverSignal(s.Context(), ff.DeliverSignal{ID: id, WaitpointID: w[0].ID, Name: "go", Token: ff.WaitpointToken(forged)})
+				if ff.CodeOf(err) != ff.CodeInvalidToken {
+					s.Errorf("token %q: %+v, %v", forged, r, err)
+					return
+				}
+			}
+		})
 	}
+	all.Wait()
 	// The right token, of another execution and of a waitpoint that there is not.
 	_, err := s.DeliverSignal(s.Context(), ff.DeliverSignal{ID: other, WaitpointID: w[0].ID, Name: "go", Token: w[0].Token})
 	s.refused(err, &ff.Error{Code: ff.CodeInvalidToken})
@@ -192,6 +205,93 @@ func racingSignals(s *subject) {
 	}
 	s.resumedHere(id)
 	s.nothingToClaim()
+}
+
+// racingEnds lets signals, the timeout, an operator, a cancellation and a rotation meet.
+func racingEnds(s *subject) {
+	const rounds = 20
+	for round := range rounds {
+		s.raceEnds([]ff.TimeoutBehavior{ff.TimeoutFail, ff.TimeoutCancel, ff.TimeoutExpire, ff.TimeoutResume}[round%4], round)
+	}
+}
+
+func (s *subject) raceEnds(behaviour ff.TimeoutBehavior, round int) {
+	s.Helper()
+	c := s.start(ff.CreateExecution{Lane: ff.LaneID(fmt.Sprintf("race-%d", round))})
+	id := c.Execution.ID
+	w := s.suspend(c, ff.SuspendExecution{Condition: ff.AwaitSignal("go"), TimeoutAfter: time.Second, OnTimeout: behaviour}).Waitpoints[0]
+	s.Advance(time.Second)
+	same := ff.DeliverSignal{Name: "go", SignalID: ff.NewSignalID()}
+	var resumed, repeated, byOperator, cancelled atomic.Int32
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			r, err := s.tryDeliver(id, w, same)
+			switch {
+			case r.Effect == ff.EffectResumed:
+				resumed.Add(1)
+			case r.Duplicate:
+				repeated.Add(1)
+			case err == nil:
+				s.Errorf("the signal: %+v", r)
+			default:
+				s.mayBe(err, ff.CodeTargetNotSignalable, ff.CodeWaitpointClosed)
+			}
+		})
+	}
+	all.Go(func() {
+		_, err := s.Sweep(s.Context(), ff.Sweep{Kind: ff.SweepSuspensionTimeout})
+		s.mayBe(err)
+	})
+	all.Go(func() {
+		_, err := s.ResumeExecution(s.Context(), ff.ResumeExecution{ID: id})
+		if s.mayBe(err, ff.CodeExecutionNotSuspended) {
+			byOperator.Add(1)
+		}
+	})
+	all.Go(func() {
+		_, err := s.CancelExecution(s.Context(), ff.CancelExecution{ID: id, Reason: "race"})
+		if s.mayBe(err, ff.CodeExecutionNotActive) {
+			cancelled.Add(1)
+		}
+	})
+	all.Go(func() {
+		_, err := s.RotateWaitpointSecret(s.Context(), ff.RotateWaitpointSecret{KeyID: fmt.Sprintf("race-%d", round), Secret: otherSecret, Grace: time.Minute})
+		s.mayBe(err)
+	})
+	all.Wait()
+
+	latest, x := s.suspension(id), s.read(id)
+	counts := fmt.Sprintf("%d signals and %d operators resumed it, %d repetitions, %d cancellations; the suspension is closed with %q, the execution is %s",
+		resumed.Load(), byOperator.Load(), repeated.Load(), cancelled.Load(), latest.CloseReason, x.PublicState())
+	ends := map[string]int32{ff.ClosedResumed: resumed.Load() + byOperator.Load()}
+	if latest.Open() || resumed.Load()+byOperator.Load() > 1 || ends[latest.CloseReason] != resumed.Load()+byOperator.Load() {
+		s.Fatal(counts)
+	}
+	s.equal("the signals that have resumed it: "+counts, len(latest.ResumedBy), int(resumed.Load()))
+	list, err := s.ListSignals(s.Context(), ff.ListSignals{ID: id})
+	s.must(err)
+	s.equal("the signals: "+counts, len(list.Signals), int(resumed.Load()))
+	// Only what goes on after its suspension can still be cancelled.
+	switch latest.CloseReason {
+	case ff.ClosedResumed, ff.ClosedTimedOutResume, ff.ClosedCancelled:
+		s.equal("the cancellations: "+counts, cancelled.Load(), int32(1))
+		s.equal("the state: "+counts, x.PublicState(), ff.StateCancelled)
+	default:
+		s.equal("the cancellations: "+counts, cancelled.Load(), int32(0))
+	}
+	points, err := s.ListWaitpoints(s.Context(), ff.ListWaitpoints{ID: id})
+	s.must(err)
+	s.equal("the open waitpoints", len(points.Waitpoints), 0)
+}
+
+// mayBe reports whether there was no error; one must have one of the codes.
+func (s *subject) mayBe(err error, codes ...ff.Code) bool {
+	s.Helper()
+	if err != nil && !slices.Contains(codes, ff.CodeOf(err)) {
+		s.Errorf("in a race: %v", err)
+	}
+	return err == nil
 }
 
 func listSignals(s *subject) {

@@ -270,6 +270,9 @@ func operatorResumes(s *subject) {
 		if latest.Open() || latest.CloseReason != ff.ClosedResumed {
 			s.Errorf("the suspension: %+v", latest)
 		}
+		list, err := s.ListSignals(s.Context(), ff.ListSignals{ID: c.Execution.ID, Resumed: true})
+		s.must(err)
+		s.equal("the signals that have resumed it", len(list.Signals), 0)
 		_, err = s.tryDeliver(c.Execution.ID, w, named("go"))
 		s.refused(err, ff.ErrTargetNotSignalable)
 		_, err = s.ResumeExecution(s.Context(), ff.ResumeExecution{ID: c.Execution.ID})

@@ -133,11 +133,7 @@ local function wanted_signals(base, resumed)
   end
   local wanted = {}
   if is_set(redis.call('HGET', base .. ':suspension:current', 'closed_at')) then
-    local list = satisfiers(base)
-    if #list == 0 then
-      list = taken_signals(tag_of(base), redis.call('HGETALL', base .. ':suspension:current'))
-    end
-    for _, id in ipairs(list) do
+    for _, id in ipairs(met_by(tag_of(base), base)) do
       wanted[id] = true
     end
   end

@@ -75,6 +75,26 @@ local function satisfiers(base)
   return list
 end
 
+-- The signals that a plain condition has taken, as a peer leaves them.
+local function taken_signals(tag, base)
+  local s, list = read(base .. ':suspension:current', 'waitpoint_id', 'additional_waitpoints_json'), {}
+  for _, id in ipairs(s and waitpoints.ids(s) or {}) do
+    local c = waitpoints.read_condition('ff:wp:' .. tag .. ':' .. id .. ':condition')
+    for _, m in ipairs(c and c.matchers or {}) do
+      if is_set(m.signal_id) then
+        list[#list + 1] = m.signal_id
+      end
+    end
+  end
+  return list
+end
+
+-- The signals that have met the condition of the latest suspension, whoever fed them.
+local function met_by(tag, base)
+  local list = satisfiers(base)
+  return #list > 0 and list or taken_signals(tag, base)
+end
+
 -- What the timeout of a suspension does: the reason, and the outcome unless the
 -- attempt goes on.
 local TIMEOUTS = {
@@ -418,23 +438,6 @@ redis.register_function('ffx_close_waitpoint', function(keys, a)
   return ok('0')
 end)
 
--- The signals that a plain condition has taken, as a peer leaves them.
-local function taken_signals(tag, values)
-  local h, list = {}, {}
-  for i = 1, #values, 2 do
-    h[values[i]] = values[i + 1]
-  end
-  for _, id in ipairs(waitpoints.ids(h)) do
-    local c = waitpoints.read_condition('ff:wp:' .. tag .. ':' .. id .. ':condition')
-    for _, m in ipairs(c and c.matchers or {}) do
-      if is_set(m.signal_id) then
-        list[#list + 1] = m.signal_id
-      end
-    end
-  end
-  return list
-end
-
 -- KEYS: the core. ARGV: id. Answers the record of the latest suspension, and the
 -- signals that met its condition.
 redis.register_function{function_name = 'ffx_suspension', flags = {'no-writes'}, callback = function(keys, a)
@@ -443,11 +446,7 @@ redis.register_function{function_name = 'ffx_suspension', flags = {'no-writes'},
   if redis.call('EXISTS', keys[1]) == 0 then
     return err('execution_not_found')
   end
-  local values, list = redis.call('HGETALL', base .. ':suspension:current'), satisfiers(base)
-  if #list == 0 then
-    list = taken_signals(tag, values)
-  end
-  return ok(values, list)
+  return ok(redis.call('HGETALL', base .. ':suspension:current'), met_by(tag, base))
 end}
 
 -- KEYS: the core. ARGV: id, the waitpoint to go on after, 1 for closed ones as well,
