@@ -1,6 +1,6 @@
 // Package engine runs the background loops that move executions on when time
-// passes: lost leases, delays that are over, attempt timeouts, deadlines and
-// retention (spec 06). The loops work over any store; several engines may run
+// passes: lost leases, delays that are over, attempt timeouts, deadlines,
+// suspensions and waitpoints whose time is over, and retention (spec 06). The loops work over any store; several engines may run
 // on one store at the same time.
 package engine
 
@@ -28,6 +28,8 @@ const (
 	DefaultDelayed           = 750 * time.Millisecond
 	DefaultAttemptTimeout    = 2 * time.Second
 	DefaultExecutionDeadline = 5 * time.Second
+	DefaultSuspensionTimeout = 2 * time.Second
+	DefaultPendingWaitpoints = 5 * time.Second
 	DefaultRetention         = time.Minute
 	DefaultIndex             = 45 * time.Second
 	// MinInterval bounds every interval.
@@ -40,7 +42,8 @@ const (
 
 // Options of an engine; zero values mean the defaults.
 type Options struct {
-	LeaseExpiry, Delayed, AttemptTimeout, ExecutionDeadline, Retention, Index time.Duration
+	LeaseExpiry, Delayed, AttemptTimeout, ExecutionDeadline time.Duration
+	SuspensionTimeout, PendingWaitpoints, Retention, Index  time.Duration
 	// BatchSize bounds the executions of one transaction; 0 means 500.
 	BatchSize int
 	Logger    *slog.Logger
@@ -77,6 +80,8 @@ func New(store ff.Maintenance, o Options) (*Engine, error) {
 		{ff.SweepDelayed, o.Delayed, DefaultDelayed},
 		{ff.SweepAttemptTimeout, o.AttemptTimeout, DefaultAttemptTimeout},
 		{ff.SweepExecutionDeadline, o.ExecutionDeadline, DefaultExecutionDeadline},
+		{ff.SweepSuspensionTimeout, o.SuspensionTimeout, DefaultSuspensionTimeout},
+		{ff.SweepPendingWaitpoints, o.PendingWaitpoints, DefaultPendingWaitpoints},
 		{ff.SweepRetention, o.Retention, DefaultRetention},
 		{ff.SweepIndex, o.Index, DefaultIndex},
 	} {

@@ -140,7 +140,8 @@ func pass(d time.Duration) {
 // rare are options under which nothing happens in time by polling.
 func rare() engine.Options {
 	const interval = time.Hour
-	return engine.Options{LeaseExpiry: interval, Delayed: interval, AttemptTimeout: interval, ExecutionDeadline: interval, Retention: interval}
+	return engine.Options{LeaseExpiry: interval, Delayed: interval, AttemptTimeout: interval, ExecutionDeadline: interval,
+		SuspensionTimeout: interval, PendingWaitpoints: interval, Retention: interval}
 }
 
 // soon bounds how late a loop does what is due: instants are stored in whole
@@ -209,6 +210,38 @@ func TestTimeoutsDeadlinesAndRetentionHappenWhenTheyAreDue(t *testing.T) {
 		if _, err := h.Execution(t.Context(), slow); !errors.Is(err, ff.ErrExecutionNotFound) {
 			t.Errorf("after its retention: %v", err)
 		}
+	})
+}
+
+func TestSuspensionsAndWaitpointsEndWhenTheirTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := build(t, rare(), nil)
+		defer h.stop()
+		synctest.Wait()
+		id := h.submit(ff.CreateExecution{})
+		c, _ := h.claim(time.Hour)
+		ahead, err := h.CreateWaitpoint(t.Context(), ff.CreateWaitpoint{LeaseRef: c.Ref(), TTL: 500 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.SuspendExecution(t.Context(), ff.SuspendExecution{LeaseRef: c.Ref(), Condition: ff.AwaitSignal("go"),
+			TimeoutAfter: time.Second, OnTimeout: ff.TimeoutExpire})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(500*time.Millisecond + soon)
+		h.wantState(id, ff.StateSuspended)
+		all, err := h.ListWaitpoints(t.Context(), ff.ListWaitpoints{ID: id, Closed: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range all.Waitpoints {
+			if w := &all.Waitpoints[i]; (w.State == ff.WaitpointClosed) != (w.ID == ahead.ID) {
+				t.Errorf("waitpoint %s is %s", w.Key, w.State)
+			}
+		}
+		pass(500 * time.Millisecond)
+		h.wantState(id, ff.StateExpired)
 	})
 }
 
@@ -377,7 +410,7 @@ func TestCyclesAreMeasured(t *testing.T) {
 			}
 		}
 		for kind, want := range map[ff.SweepKind]int64{ff.SweepLeaseExpiry: 7, ff.SweepDelayed: 14, ff.SweepAttemptTimeout: 6,
-			ff.SweepExecutionDeadline: 3, ff.SweepRetention: 1} {
+			ff.SweepExecutionDeadline: 3, ff.SweepSuspensionTimeout: 6, ff.SweepPendingWaitpoints: 3, ff.SweepRetention: 1} {
 			if n := cycles[string(kind)]; n != want || durations[string(kind)] != uint64(want) {
 				t.Errorf("%s: %d cycles and %d durations in 10 s, want %d", kind, n, durations[string(kind)], want)
 			}
@@ -392,6 +425,8 @@ func TestOptionsThatCannotBeAreRefusedWithTheirName(t *testing.T) {
 		"delayed_promoter_interval":   {Delayed: -1},
 		"attempt_timeout_interval":    {AttemptTimeout: 1},
 		"execution_deadline_interval": {ExecutionDeadline: 9 * time.Millisecond},
+		"suspension_timeout_interval": {SuspensionTimeout: -1},
+		"pending_wp_expiry_interval":  {PendingWaitpoints: 1},
 		"retention_trimmer_interval":  {Retention: -time.Hour},
 	} {
 		_, err := engine.New(nil, o)

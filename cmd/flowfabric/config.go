@@ -33,6 +33,8 @@ type settings struct {
 	Delayed           milliseconds `env:"FF_DELAYED_PROMOTER_INTERVAL_MS" doc:"The same for delayed executions, in milliseconds."`
 	AttemptTimeout    seconds      `env:"FF_ATTEMPT_TIMEOUT_INTERVAL_S" doc:"The same for attempt timeouts, in seconds."`
 	ExecutionDeadline seconds      `env:"FF_EXECUTION_DEADLINE_INTERVAL_S" doc:"The same for deadlines, in seconds."`
+	SuspensionTimeout seconds      `env:"FF_SUSPENSION_TIMEOUT_INTERVAL_S" doc:"The same for suspensions whose time is over, in seconds."`
+	PendingWaitpoints seconds      `env:"FF_PENDING_WP_EXPIRY_INTERVAL_S" doc:"The same for waitpoints that nothing waits at, in seconds."`
 	Retention         seconds      `env:"FF_RETENTION_TRIMMER_INTERVAL_S" doc:"The same for executions whose retention is over, in seconds."`
 	Index             seconds      `env:"FF_INDEX_RECONCILER_INTERVAL_S" doc:"Time in seconds between two repairs of indexes that a peer or a loss left incomplete." only:"valkey"`
 }
@@ -42,6 +44,7 @@ func defaultSettings() settings {
 		Listen: server.DefaultListen, Tails: server.DefaultMaxTails, Store: defaultStoreSettings(),
 		LeaseExpiry: milliseconds(engine.DefaultLeaseExpiry), Delayed: milliseconds(engine.DefaultDelayed),
 		AttemptTimeout: seconds(engine.DefaultAttemptTimeout), ExecutionDeadline: seconds(engine.DefaultExecutionDeadline),
+		SuspensionTimeout: seconds(engine.DefaultSuspensionTimeout), PendingWaitpoints: seconds(engine.DefaultPendingWaitpoints),
 		Retention: seconds(engine.DefaultRetention), Index: seconds(engine.DefaultIndex),
 	}
 }
@@ -50,7 +53,7 @@ func defaultSettings() settings {
 // are named when they are set, so that nobody relies on them.
 var idle = []string{
 	"FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS",
-	"FF_SUSPENSION_TIMEOUT_INTERVAL_S", "FF_PENDING_WP_EXPIRY_INTERVAL_S", "FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S",
+	"FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S",
 	"FF_QUOTA_RECONCILER_INTERVAL_S", "FF_UNBLOCK_INTERVAL_S", "FF_DEPENDENCY_RECONCILER_INTERVAL_S", "FF_FLOW_PROJECTOR_INTERVAL_S",
 	"FF_CANCEL_RECONCILER_INTERVAL_S", "FF_EDGE_CANCEL_DISPATCHER_INTERVAL_S", "FF_EDGE_CANCEL_RECONCILER_INTERVAL_S",
 	"FF_POSTGRES_URL", "FF_POSTGRES_POOL_SIZE", "FF_SQLITE_POOL_SIZE", "FF_DEV_MODE",

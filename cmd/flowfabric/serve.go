@@ -177,7 +177,8 @@ func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, 
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	loops, err := engine.New(store, engine.Options{LeaseExpiry: time.Duration(s.LeaseExpiry), Delayed: time.Duration(s.Delayed),
-		AttemptTimeout: time.Duration(s.AttemptTimeout), ExecutionDeadline: time.Duration(s.ExecutionDeadline), Retention: time.Duration(s.Retention), Index: time.Duration(s.Index),
+		AttemptTimeout: time.Duration(s.AttemptTimeout), ExecutionDeadline: time.Duration(s.ExecutionDeadline),
+		SuspensionTimeout: time.Duration(s.SuspensionTimeout), PendingWaitpoints: time.Duration(s.PendingWaitpoints), Retention: time.Duration(s.Retention), Index: time.Duration(s.Index),
 		Logger: log, Meter: measured.Meter()})
 	if err != nil {
 		return err
