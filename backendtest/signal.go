@@ -116,6 +116,15 @@ func signalRepeatedByID(s *subject) {
 	list, err := s.ListSignals(s.Context(), ff.ListSignals{ID: id})
 	s.must(err)
 	s.equal("how many are kept", len(list.Signals), 1)
+
+	// The answer to the signal that ends the wait is lost like any other.
+	id, w = s.waitAt(ff.AwaitSignal(""))
+	last := ff.DeliverSignal{SignalID: ff.NewSignalID(), IdempotencyKey: "k"}
+	s.equal("the effect of the last", s.signal(id, w[0], last), ff.EffectResumed)
+	again := ff.DeliverSignalResult{SignalID: last.SignalID, Duplicate: true}
+	s.equal("the repetition of the last", s.deliver(id, w[0], last), again)
+	s.equal("the repetition by its key alone", s.deliver(id, w[0], ff.DeliverSignal{IdempotencyKey: "k"}), again)
+	s.wantState(id, ff.StateWaiting)
 }
 
 func signalKeyed(s *subject) {

@@ -35,13 +35,15 @@ func Deliver(x *ff.Execution, in *SignalInput, c *ff.DeliverSignal, now time.Tim
 	if err := in.Keys.Verify(c.Token, w.ID, w.Key, w.CreatedAt, now); err != nil {
 		return nil, fx, err
 	}
+	// The repetition of a signal is one also when the first has ended the wait: whoever has
+	// lost the answer repeats just that one.
+	if !in.First.IsZero() {
+		return nil, fx, nil
+	}
 	if err := signalable(x, w); err != nil {
 		return nil, fx, err
 	}
-	switch {
-	case !in.First.IsZero():
-		return nil, fx, nil
-	case in.Accepted >= maxSignals(x, c):
+	if in.Accepted >= maxSignals(x, c) {
 		return nil, fx, ff.Errorf(ff.CodeSignalLimitExceeded, "the execution has taken %d signals, the limit is %d", in.Accepted, maxSignals(x, c))
 	}
 	sig := newSignal(c, now)

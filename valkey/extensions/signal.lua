@@ -18,8 +18,9 @@ local function not_signalable(x, w, s)
   end
 end
 
--- The reply to a signal that was accepted before or is one too many; nil to a new one.
-local function turn_away(k, base, x, s)
+-- The reply to a signal that was accepted before, also when it has ended the wait: whoever
+-- has lost the answer repeats just that one. nil to a new one.
+local function repeated(k, s)
   local first = waitpoints.has_dedup(s) and redis.call('GET', k.dedup)
   local owner = redis.call('HGET', k.signal, 'target_execution_id')
   if first or owner == s.execution_id then
@@ -27,6 +28,10 @@ local function turn_away(k, base, x, s)
   elseif owner then
     return err('invalid_input', 'signal_id: it is that of a signal to another execution')
   end
+end
+
+-- The reply to a signal that is one too many.
+local function one_too_many(k, base, x, s)
   local limit = number_or(policy_of(policy_text(base, x), 'max_signals_per_execution').max_signals_per_execution, 0)
   limit = limit > 0 and math.min(limit, s.max_signals) or s.max_signals
   local taken = redis.call('ZCARD', k.exec_signals)
@@ -84,7 +89,7 @@ redis.register_function('ffx_deliver_signal', function(keys, args)
   if not x then
     return w
   end
-  local refused = not_signalable(x, w, s) or turn_away(k, base, x, s)
+  local refused = repeated(k, s) or not_signalable(x, w, s) or one_too_many(k, base, x, s)
   if refused then
     return refused
   end
