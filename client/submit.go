@@ -133,19 +133,26 @@ func (c *Client) SubmitMany(ctx context.Context, lane ff.LaneID, items []Item) (
 
 func command(lane ff.LaneID, item Item) (ff.CreateExecution, error) {
 	c := ff.CreateExecution{Lane: lane, Kind: item.Kind}
-	switch p := item.Payload.(type) {
-	case nil:
-	case []byte:
-		c.Payload = p
-	default:
-		data, err := json.Marshal(p)
-		if err != nil {
-			return c, ff.InvalidInput("payload", "cannot be encoded as JSON: %w", err)
-		}
-		c.Payload, c.PayloadEncoding = data, "json"
+	var err error
+	if c.Payload, c.PayloadEncoding, err = encode(item.Payload); err != nil {
+		return c, err
 	}
 	for _, o := range item.Options {
 		o(&c)
 	}
 	return c, nil
+}
+
+// encode is a payload as bytes: a []byte as it is, anything else as JSON.
+func encode(payload any) (data []byte, encoding string, err error) {
+	switch p := payload.(type) {
+	case nil:
+		return nil, "", nil
+	case []byte:
+		return p, "", nil
+	}
+	if data, err = json.Marshal(payload); err != nil {
+		return nil, "", ff.InvalidInput("payload", "cannot be encoded as JSON: %w", err)
+	}
+	return data, "json", nil
 }

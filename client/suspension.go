@@ -7,6 +7,19 @@ import (
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
+// Resume ends a suspension without a signal: the worker goes on and finds none. Errors:
+// execution_not_found, execution_not_suspended.
+func (c *Client) Resume(ctx context.Context, id ff.ExecutionID) (ff.PublicState, error) {
+	got, err := c.Backend().ResumeExecution(ctx, ff.ResumeExecution{ID: id})
+	return got.State, err
+}
+
+// Suspension reads what an execution waits for, or has waited for at last; its ID is zero
+// when it never did. Errors: execution_not_found.
+func (c *Client) Suspension(ctx context.Context, id ff.ExecutionID) (ff.Suspension, error) {
+	return c.Backend().Suspension(ctx, id)
+}
+
 // SuspendExecution suspends. A repetition carries the same suspension id and answers the
 // same.
 func (r *Remote) SuspendExecution(ctx context.Context, c ff.SuspendExecution) (ff.SuspendExecutionResult, error) {

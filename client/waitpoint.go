@@ -8,6 +8,40 @@ import (
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
+// Waitpoints lists the open waitpoints of an execution, without their tokens. Errors:
+// execution_not_found.
+func (c *Client) Waitpoints(ctx context.Context, id ff.ExecutionID) (all []ff.Waitpoint, err error) {
+	for q := (ff.ListWaitpoints{ID: id, Limit: ff.MaxPageLimit}); ; {
+		page, err := c.Backend().ListWaitpoints(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Waitpoints...)
+		if q.After = page.Next; q.After.IsZero() {
+			return all, nil
+		}
+	}
+}
+
+// WaitpointToken reads the token of a waitpoint, to give it to whoever is to answer there.
+// Errors: waitpoint_not_found.
+func (c *Client) WaitpointToken(ctx context.Context, at ff.WaitpointRef) (ff.WaitpointToken, error) {
+	return c.Backend().WaitpointToken(ctx, at)
+}
+
+// Secrets lists the ids of the secrets that waitpoint tokens are checked with.
+func (c *Client) Secrets(ctx context.Context) (ff.WaitpointSecrets, error) {
+	return c.Backend().WaitpointSecrets(ctx)
+}
+
+// RotateSecret signs new waitpoint tokens with another secret; those of the one before
+// stay valid for the grace period. It may be repeated. Errors: invalid_kid,
+// invalid_secret_hex, invalid_grace_ms, rotation_conflict when the key id is known with
+// another secret.
+func (c *Client) RotateSecret(ctx context.Context, r ff.RotateWaitpointSecret) (ff.RotateWaitpointSecretResult, error) {
+	return c.Backend().RotateWaitpointSecret(ctx, r)
+}
+
 func waitpointPath(at ff.WaitpointRef, rest string) string {
 	return executionPath(at.ID, "/waitpoints/"+at.WaitpointID.String()+rest)
 }
