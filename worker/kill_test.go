@@ -185,8 +185,8 @@ func (m *mortal) approve(ctx context.Context, id ff.ExecutionID) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.DeliverSignal(ctx, ff.DeliverSignal{ID: id, WaitpointID: ref.WaitpointID, Token: token, Name: "approved", IdempotencyKey: "by ann"})
-	if ff.CodeOf(err) == ff.CodeTargetNotSignalable {
+	r, err := m.DeliverSignal(ctx, ff.DeliverSignal{ID: id, WaitpointID: ref.WaitpointID, Token: token, Name: "approved", IdempotencyKey: "by ann"})
+	if r.Duplicate || ff.CodeOf(err) == ff.CodeTargetNotSignalable {
 		fmt.Println("before", id) // what it has sent before has resumed the execution
 		return nil
 	}
