@@ -117,6 +117,7 @@ func TestCommandsAnswerWithJSONAndExitCodes(t *testing.T) {
 		{[]string{"worker", "run"}, exitUsage, "--exec is missing or empty"},
 		{[]string{"serve", "--store", "valkey://127.0.0.1:1", "--synchronous", "off"}, exitUsage, "--synchronous is for SQLite"},
 		{[]string{"demo", "--input", dir + "/none"}, exitFailed, "input: cannot be read"},
+		{[]string{"demo", "--approval-timeout", "0s"}, exitUsage, "--approval-timeout must be above 0 and at most"},
 		{[]string{"demo", "--workers", "1"}, exitUsage, "--workers must be 2 to 64 (got 1)"},
 	} {
 		o := flowfabric(t, nil, "", append(c.args, "--json")...)
@@ -273,7 +274,7 @@ func TestTheDemoCountsWhatWcCounts(t *testing.T) {
 		if r.Files != 4 || r.Words != words || r.Lines != lines || r.Skipped != 1 {
 			t.Errorf("%s: %+v; wc counts %d words and %d lines", locale, r, words, lines)
 		}
-		if r.Executions != 4+demoFlaky+1 || r.Completed != r.Executions || r.Retried != 2*demoFlaky || r.Reclaimed < 1 || r.Seconds <= 0 {
+		if r.Executions != 4+demoFlaky+2 || r.ApprovedBy == "" || r.Completed != r.Executions || r.Retried != 2*demoFlaky || r.Reclaimed < 1 || r.Seconds <= 0 {
 			t.Errorf("%s: %+v", locale, r)
 		}
 	}

@@ -38,23 +38,30 @@ type demoFlags struct {
 	workers int
 	keep    bool
 	files   bool
+
+	interactive bool
+	approval    time.Duration
 }
 
 func (a *app) demoCommand() *cobra.Command {
 	var f demoFlags
 	c := &cobra.Command{
-		Use: "demo", Short: "Index a directory with durable executions, a killed worker and retries", Args: exactly(),
+		Use: "demo", Short: "Index a directory with durable executions, a killed worker, retries and an approval", Args: exactly(),
 		Long: `Counts the words and lines of every text file of a directory: one execution per
 file, and one that sums up. A server with a SQLite store runs in this process, the
 workers are processes of their own. One of them is killed with SIGKILL while it
 holds work, which the others take over; three executions fail twice before they
-succeed. The totals, those of ` + "`cat FILES | wc`" + `, are checked against a direct count.`,
+succeed. Before the totals are published somebody has to approve them: the execution
+is suspended until another process sends the approval, or you do with --interactive.
+The totals, those of ` + "`cat FILES | wc`" + `, are checked against a direct count.`,
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), &f) }
 	flags := c.Flags()
 	flags.StringVar(&f.input, "input", ".", "directory to index")
 	flags.IntVar(&f.workers, "workers", 3, "worker processes; one of them is killed")
 	flags.BoolVar(&f.keep, "keep", false, "keep the store, and say where it is")
+	flags.BoolVar(&f.interactive, "interactive", false, "wait for your approval, and say how to give it")
+	flags.DurationVar(&f.approval, "approval-timeout", demoApprovalTime, "how long the report waits for its approval")
 	flags.BoolVar(&f.files, "list", false, "only list the files that would be indexed")
 	return c
 }
@@ -62,6 +69,9 @@ succeed. The totals, those of ` + "`cat FILES | wc`" + `, are checked against a 
 func (a *app) demo(ctx context.Context, f *demoFlags) error {
 	if f.workers < 2 || f.workers > 64 {
 		return usageError("--workers must be 2 to 64 (got %d): one is killed, the others take over", f.workers)
+	}
+	if f.approval <= 0 || f.approval > ff.MaxDelay {
+		return usageError("--approval-timeout must be above 0 and at most %s (got %s)", ff.MaxDelay, f.approval)
 	}
 	files, skipped, err := a.textFiles(f.input)
 	if err != nil {
@@ -78,7 +88,8 @@ func (a *app) demo(ctx context.Context, f *demoFlags) error {
 	if err != nil {
 		return err
 	}
-	d := &demo{app: a, flags: f, files: files, skipped: skipped, dir: dir, show: a.progress(), pending: map[ff.ExecutionID]bool{}}
+	d := &demo{app: a, flags: f, files: files, skipped: skipped, dir: dir, show: a.progress(), pending: map[ff.ExecutionID]bool{},
+		patience: demoPatience}
 	err = d.run(ctx)
 	d.show.done()
 	if f.keep {
@@ -174,6 +185,10 @@ type demo struct {
 	after   ff.EventCursor
 	total   int
 	said    int
+	// patience is the longest time without any progress.
+	patience time.Duration
+	// later counts what is not submitted yet.
+	later int
 }
 
 func (d *demo) run(ctx context.Context) (err error) {
@@ -259,7 +274,8 @@ func (d *demo) submitAll(ctx context.Context) error {
 	for range demoFlaky {
 		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindFlaky, Policy: retry})
 	}
-	d.total = len(d.files) + demoFlaky + 1
+	d.later = 2 // the summary and the publication
+	d.total = len(d.files) + demoFlaky + d.later
 	return flush()
 }
 
@@ -291,16 +307,29 @@ func (d *demo) work(ctx context.Context, workers *processes) error {
 	if err := d.waitPending(ctx, 0); err != nil {
 		return err
 	}
-	payload, err := json.Marshal(d.index)
-	if err != nil {
-		return err
-	}
-	r, err := d.store.CreateExecution(ctx, ff.CreateExecution{Lane: demoLane, Kind: kindSummary, Payload: payload, PayloadEncoding: "json"})
+	summary, err := d.submitOne(ctx, kindSummary, d.index)
 	if err != nil {
 		return fmt.Errorf("submitting the summary: %w", err)
 	}
+	if err := d.waitPending(ctx, 0); err != nil {
+		return err
+	}
+	return d.publish(ctx, summary)
+}
+
+// submitOne submits one of the executions that follow on others.
+func (d *demo) submitOne(ctx context.Context, kind string, input any) (ff.ExecutionID, error) {
+	payload, err := json.Marshal(input)
+	if err != nil {
+		return ff.ExecutionID{}, err
+	}
+	r, err := d.store.CreateExecution(ctx, ff.CreateExecution{Lane: demoLane, Kind: kind, Payload: payload, PayloadEncoding: "json"})
+	if err != nil {
+		return r.ID, err
+	}
 	d.pending[r.ID] = true
-	return d.waitPending(ctx, 0)
+	d.later--
+	return r.ID, nil
 }
 
 func (d *demo) say(format string, args ...any) {
@@ -322,14 +351,17 @@ func (d *demo) waitPending(ctx context.Context, n int) error {
 		}
 		d.after = r.Next
 		for _, e := range r.Events {
+			if e.Outcome == ff.OutcomeExpired {
+				return &exitError{exitTimeout, fmt.Errorf("execution %s ended as %s: %s", e.ID, e.Outcome, e.Reason)}
+			}
 			if e.Outcome != ff.OutcomeSuccess {
 				return fmt.Errorf("execution %s ended as %s: %s", e.ID, e.Outcome, e.Reason)
 			}
 			delete(d.pending, e.ID)
 			quiet = time.Now()
 		}
-		if time.Since(quiet) > demoPatience {
-			return &exitError{exitTimeout, fmt.Errorf("nothing was completed for %s, %d executions are left", demoPatience, len(d.pending))}
+		if time.Since(quiet) > d.patience {
+			return &exitError{exitTimeout, fmt.Errorf("nothing was completed for %s, %d executions are left", d.patience, len(d.pending))}
 		}
 		d.tell()
 	}
@@ -338,10 +370,7 @@ func (d *demo) waitPending(ctx context.Context, n int) error {
 
 // tell shows progress: a live line on a terminal, every tenth elsewhere.
 func (d *demo) tell() {
-	done := d.total - len(d.pending)
-	if len(d.index) == len(d.files) && len(d.pending) > 0 {
-		done = max(0, done-1) // the summary is submitted last
-	}
+	done := d.total - d.later - len(d.pending)
 	d.show.show("%d of %d executions completed, %.0f/s", done, d.total, float64(done)/time.Since(d.begun).Seconds())
 	if tenth := done * 10 / d.total; !d.show.fancy && tenth > d.said {
 		d.said = tenth
@@ -357,6 +386,6 @@ func (p *printer) demo(r *demoReport) {
 		}
 	}
 	p.fields("files", fmt.Sprint(r.Files), "words", fmt.Sprint(r.Words), "lines", fmt.Sprint(r.Lines), "executions", fmt.Sprintf("%d (%s)", r.Executions, strings.Join(states, ", ")),
-		"retried", fmt.Sprint(r.Retried), "reclaimed", fmt.Sprintf("%d, from %d killed worker process", r.Reclaimed, r.Killed), "store", r.Store,
+		"approved by", r.ApprovedBy, "retried", fmt.Sprint(r.Retried), "reclaimed", fmt.Sprintf("%d, from %d killed worker process", r.Reclaimed, r.Killed), "store", r.Store,
 		"took", fmt.Sprintf("%.2f s, %.0f executions/s with worker processes over HTTP", r.Seconds, r.PerSecond))
 }

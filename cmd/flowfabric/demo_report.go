@@ -22,6 +22,7 @@ type demoReport struct {
 	Retried    int                    `json:"retried"`
 	Reclaimed  int                    `json:"reclaimed"`
 	Killed     int                    `json:"killed_workers"`
+	ApprovedBy string                 `json:"approved_by"`
 	Seconds    float64                `json:"seconds"`
 	PerSecond  float64                `json:"executions_per_s"`
 	Store      string                 `json:"store"`
@@ -31,7 +32,7 @@ type demoReport struct {
 func (d *demo) report(ctx context.Context) error {
 	r := demoReport{Files: len(d.files), Skipped: d.skipped, Killed: 1, Seconds: time.Since(d.begun).Seconds(), States: map[ff.PublicState]int{}}
 	q := ff.ListExecutions{Limit: ff.MaxPageLimit}
-	var sum counts
+	var report published
 	for {
 		page, err := d.store.ListExecutions(ctx, q)
 		if err != nil {
@@ -43,13 +44,13 @@ func (d *demo) report(ctx context.Context) error {
 			r.States[x.PublicState()]++
 			r.Retried += x.RetryCount
 			r.Reclaimed += x.ReclaimCount
-			if x.Kind == kindSummary {
+			if x.Kind == kindPublish {
 				data, err := d.store.ExecutionResult(ctx, x.ID)
 				if err == nil {
-					err = json.Unmarshal(data, &sum)
+					err = json.Unmarshal(data, &report)
 				}
 				if err != nil {
-					return fmt.Errorf("reading the summary: %w", err)
+					return fmt.Errorf("reading the report: %w", err)
 				}
 			}
 		}
@@ -57,7 +58,7 @@ func (d *demo) report(ctx context.Context) error {
 			break
 		}
 	}
-	r.Words, r.Lines, r.Completed = sum.Words, sum.Lines, r.States[ff.StateCompleted]
+	r.Words, r.Lines, r.ApprovedBy, r.Completed = report.Words, report.Lines, report.ApprovedBy, r.States[ff.StateCompleted]
 	r.PerSecond = float64(r.Executions) / r.Seconds
 	info, err := d.store.Info(ctx)
 	if err != nil {

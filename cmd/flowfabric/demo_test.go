@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -70,5 +71,55 @@ func TestTheDemoListsWhatItWouldIndex(t *testing.T) {
 	o := flowfabric(t, nil, "", "demo", "--input", t.TempDir())
 	if o.code != exitFailed || !strings.Contains(o.stderr, "has no text file to index") {
 		t.Errorf("an empty directory: exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+// approvalCommand is how an interactive demo says to approve.
+var approvalCommand = regexp.MustCompile(`demo-approve '([^']+)' --server (\S+) --by NAME`)
+
+func TestAnInteractiveDemoDoesWhatIsDecidedAboutItsReport(t *testing.T) {
+	for decision, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"approve": {exitOK, ""},
+		"reject":  {exitFailed, "the report was rejected by ann"},
+	} {
+		t.Run(decision, func(t *testing.T) {
+			d := launch(t, nil, "demo", "--input", filesIn(t, 4), "--interactive")
+			var asked []string
+			eventually(t, "the demo asks for approval", func() bool {
+				asked = approvalCommand.FindStringSubmatch(d.stderr.String())
+				return asked != nil
+			})
+			args := []string{"demo-approve", asked[1], "--server", asked[2], "--by", "ann"}
+			if decision == "reject" {
+				args = append(args, "--reject")
+			}
+			ok(t, args...)
+			_ = d.wait()
+			if got := d.cmd.ProcessState.ExitCode(); got != want.code || !strings.Contains(d.stderr.String(), want.says) {
+				t.Errorf("exit code %d, want %d and %q: %s", got, want.code, want.says, d.stderr)
+			}
+			if strings.Contains(d.stderr.String(), "another process approves it") {
+				t.Errorf("the demo approved by itself: %s", d.stderr)
+			}
+		})
+	}
+}
+
+func TestADemoThatNobodyApprovesEndsWhenTheTimeIsOver(t *testing.T) {
+	o := flowfabric(t, nil, "", "demo", "--input", filesIn(t, 4), "--interactive", "--approval-timeout", "100ms")
+	if o.code != exitTimeout || !strings.Contains(o.stderr, "suspension_timeout") {
+		t.Errorf("exit code %d, want %d: %s", o.code, exitTimeout, o.stderr)
+	}
+}
+
+func TestOnlyAnExecutionThatWaitsCanBeApproved(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
+	id := strings.TrimSpace(ok(t, "submit", "job", "--store", store))
+	o := flowfabric(t, nil, "", "demo-approve", id, "--store", store)
+	if o.code != exitFailed || !strings.Contains(o.stderr, "waits for no decision") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
 	}
 }

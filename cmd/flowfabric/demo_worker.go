@@ -21,6 +21,7 @@ const (
 	kindIndex   = "index"
 	kindFlaky   = "flaky"
 	kindSummary = "summary"
+	kindPublish = "publish"
 )
 
 // demoWorkerCommand is a worker process of the demo. It ends when its standard
@@ -75,6 +76,7 @@ func (a *app) demoHandlers(w *worker.Worker, b ff.Backend, hold int) {
 		return nil, nil
 	})
 	worker.Handle(w, kindSummary, func(ctx context.Context, ids []ff.ExecutionID) (counts, error) { return sumUp(ctx, b, ids) })
+	worker.Handle(w, kindPublish, func(ctx context.Context, p publication) (published, error) { return publishReport(ctx, b, p) })
 }
 
 // sumUp adds the results of executions.
