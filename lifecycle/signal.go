@@ -40,7 +40,7 @@ func Deliver(x *ff.Execution, in *SignalInput, c *ff.DeliverSignal, now time.Tim
 	if !in.First.IsZero() {
 		return nil, fx, nil
 	}
-	if err := signalable(x, w); err != nil {
+	if err := signalable(x, w, in.Suspension); err != nil {
 		return nil, fx, err
 	}
 	if in.Accepted >= maxSignals(x, c) {
@@ -72,13 +72,13 @@ func Deliver(x *ff.Execution, in *SignalInput, c *ff.DeliverSignal, now time.Tim
 }
 
 // signalable refuses signals that come too late.
-func signalable(x *ff.Execution, w *Waitpoint) error {
+func signalable(x *ff.Execution, w *Waitpoint, s *Suspended) error {
 	switch {
 	case w.State == ff.WaitpointPending && x.State.Phase != ff.PhaseTerminal:
 		return nil
 	case x.State.Phase != ff.PhaseSuspended:
 		return ff.Errorf(ff.CodeTargetNotSignalable, "the execution is %s and the waitpoint %s", x.PublicState(), w.State)
-	case w.State != ff.WaitpointActive || w.SuspensionID != x.SuspensionID:
+	case w.State != ff.WaitpointActive || w.SuspensionID != x.SuspensionID || s == nil || !s.Open():
 		return ff.Errorf(ff.CodeWaitpointClosed, "waitpoint %s is %s", w.ID, w.State)
 	}
 	return nil

@@ -123,12 +123,12 @@ func (s *compatible) readEarlier(ctx context.Context, conn valkey.DedicatedClien
 // delivering is the call of a delivery with what it does not do.
 func (s *compatible) delivering(c *ff.DeliverSignal, d *delivery, after *ff.Execution) deed {
 	b, k := s.client.B(), keysOf(c.ID)
-	command, list := *c, d.waitpoints
+	command := *c
 	command.MaxSignals = ff.DefaultMaxSignals // the rule has counted
 	var call call
 	var more []valkey.Completed
 	if d.sig.Effect == ff.EffectBuffered {
-		call, list = callBuffer(&command), []*lifecycle.Waitpoint{d.in.Waitpoint}
+		call = callBuffer(&command)
 		w := d.in.Waitpoint
 		more = append(more, hset(b, tagOf(c.ID.Partition()).waitpoint(w.ID), "signal_count", strconv.Itoa(w.Signals), "last_signal_at", ms(w.LastSignalAt)))
 	} else {
@@ -137,7 +137,7 @@ func (s *compatible) delivering(c *ff.DeliverSignal, d *delivery, after *ff.Exec
 			delay = d.latest.ResumeDelay
 		}
 		call = callCompatibleDeliver(&command, d.x.Lane, delay)
-		more = append(more, s.settling(d.latest, list)...)
+		more = append(more, s.settling(d.latest, d.waitpoints)...)
 	}
 	if d.sig.Effect == ff.EffectResumed {
 		more = append(more, s.waking(after)...)

@@ -42,6 +42,9 @@ func (s *compatible) readWaitpoints(ctx context.Context, send sender, p uint16, 
 		if err != nil {
 			return nil, err
 		}
+		if w.ID != id {
+			return nil, ff.Errorf(ff.CodeCorruption, "waitpoint %s of execution %s has the id %s", id, owner, w.ID)
+		}
 		list = append(list, &lifecycle.Waitpoint{Waitpoint: w, Token: ff.WaitpointToken(hash["waitpoint_token"])})
 	}
 	return list, nil

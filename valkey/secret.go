@@ -161,7 +161,8 @@ func (s *Store) RotateWaitpointSecret(ctx context.Context, c ff.RotateWaitpointS
 }
 
 // rotate calls a function on every partition. It answers rotated, the key id before, the
-// new one and how many secrets were forgotten, or noop when nothing had to be done. When no partition takes the secret, the first error is that of the rotation.
+// new one and how many secrets were forgotten, or noop when nothing had to be done. When
+// no partition takes the secret, the first error is that of the rotation.
 func (s *Store) rotate(ctx context.Context, c *ff.RotateWaitpointSecret, build func(uint16) call) (r ff.RotateWaitpointSecretResult, err error) {
 	if err := s.open(); err != nil {
 		return r, err

@@ -169,7 +169,7 @@ func suspensionOf(id ff.ExecutionID, hash map[string]string, resumed []string) (
 
 // suspensionWaitpoints are the ids of the waitpoints, the primary one first.
 func suspensionWaitpoints(f *fields) []ff.WaitpointID {
-	list := []ff.WaitpointID{parsed(f, "waitpoint_id", ff.ParseWaitpointID)}
+	list := []ff.WaitpointID{requiredWaitpoint(f)}
 	var others []otherWaitpoint
 	if text := f.m["additional_waitpoints_json"]; text != "" && text != "{}" {
 		if err := json.Unmarshal([]byte(text), &others); err != nil {

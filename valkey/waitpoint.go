@@ -116,7 +116,7 @@ func waitpointOf(id ff.ExecutionID, hash map[string]string, names []string) (ff.
 	}
 	token := ff.WaitpointToken(hash["waitpoint_token"])
 	w := ff.Waitpoint{
-		ID: parsed(f, "waitpoint_id", ff.ParseWaitpointID), Key: hash["waitpoint_key"], ExecutionID: id, AttemptIndex: f.count("attempt_index"),
+		ID: requiredWaitpoint(f), Key: hash["waitpoint_key"], ExecutionID: id, AttemptIndex: f.count("attempt_index"),
 		SuspensionID: parsed(f, "suspension_id", ff.ParseSuspensionID), State: word(f, "state", ff.WaitpointStates), SignalNames: names,
 		CreatedAt: f.instant("created_at"), ActivatedAt: f.instant("activated_at"), SatisfiedAt: f.instant("satisfied_at"),
 		ClosedAt: f.instant("closed_at"), ExpiresAt: f.instant("expires_at"), LastSignalAt: f.instant("last_signal_at"),
@@ -127,4 +127,12 @@ func waitpointOf(id ff.ExecutionID, hash map[string]string, names []string) (ff.
 		w.SignalNames = nil
 	}
 	return w, f.err
+}
+
+func requiredWaitpoint(f *fields) ff.WaitpointID {
+	id := parsed(f, "waitpoint_id", ff.ParseWaitpointID)
+	if id.IsZero() {
+		f.fail("waitpoint_id", "there is no waitpoint_id")
+	}
+	return id
 }

@@ -76,7 +76,11 @@ function waitpoints.read_condition(key)
   if h.composite == '1' then
     c.composite, c.tree = true, decode(h.tree_json)
   end
-  for i = 0, number_of(h.total_matchers) - 1 do
+  local fields = 0
+  for _ in pairs(h) do
+    fields = fields + 1
+  end
+  for i = 0, math.min(number_of(h.total_matchers), fields) - 1 do
     local matcher = 'matcher:' .. i
     c.matchers[i + 1] = {name = h[matcher .. ':name'] or '', taken = h[matcher .. ':satisfied'] ~= '0',
       signal_id = h[matcher .. ':signal_id']}
