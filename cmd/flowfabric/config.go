@@ -26,6 +26,7 @@ type settings struct {
 	Origins csv    `env:"FF_CORS_ORIGINS" doc:"Origins of pages that may call the API, separated by commas; * for any. None by default." flag:"--cors-origin"`
 
 	Tails places `env:"FF_MAX_CONCURRENT_STREAM_OPS" doc:"How many callers may wait for the output of attempts at the same time. FF_MAX_CONCURRENT_TAIL is its older name."`
+	Grace grace  `env:"FF_WAITPOINT_HMAC_GRACE_MS" doc:"How long tokens of a replaced secret stay valid, in milliseconds, when the rotation does not say."`
 
 	Store storeSettings
 
@@ -41,7 +42,7 @@ type settings struct {
 
 func defaultSettings() settings {
 	return settings{
-		Listen: server.DefaultListen, Tails: server.DefaultMaxTails, Store: defaultStoreSettings(),
+		Listen: server.DefaultListen, Tails: server.DefaultMaxTails, Grace: grace(ff.DefaultSecretGrace), Store: defaultStoreSettings(),
 		LeaseExpiry: milliseconds(engine.DefaultLeaseExpiry), Delayed: milliseconds(engine.DefaultDelayed),
 		AttemptTimeout: seconds(engine.DefaultAttemptTimeout), ExecutionDeadline: seconds(engine.DefaultExecutionDeadline),
 		SuspensionTimeout: seconds(engine.DefaultSuspensionTimeout), PendingWaitpoints: seconds(engine.DefaultPendingWaitpoints),
@@ -52,7 +53,6 @@ func defaultSettings() settings {
 // idle are variables of the reference that have no effect in this version. They
 // are named when they are set, so that nobody relies on them.
 var idle = []string{
-	"FF_WAITPOINT_HMAC_SECRET", "FF_WAITPOINT_HMAC_GRACE_MS",
 	"FF_BUDGET_RESET_INTERVAL_S", "FF_BUDGET_RECONCILER_INTERVAL_S",
 	"FF_QUOTA_RECONCILER_INTERVAL_S", "FF_UNBLOCK_INTERVAL_S", "FF_DEPENDENCY_RECONCILER_INTERVAL_S", "FF_FLOW_PROJECTOR_INTERVAL_S",
 	"FF_CANCEL_RECONCILER_INTERVAL_S", "FF_EDGE_CANCEL_DISPATCHER_INTERVAL_S", "FF_EDGE_CANCEL_RECONCILER_INTERVAL_S",
@@ -133,6 +133,8 @@ func readEnvironment[T any](s *T) error {
 		reflect.TypeFor[reload]():       func(v string) (any, error) { b, err := parseWord(v, "1", "true", "yes"); return reload(b), err },
 		reflect.TypeFor[milliseconds](): func(v string) (any, error) { d, err := parseInterval(v, time.Millisecond); return milliseconds(d), err },
 		reflect.TypeFor[seconds]():      func(v string) (any, error) { d, err := parseInterval(v, time.Second); return seconds(d), err },
+		reflect.TypeFor[grace]():        func(v string) (any, error) { return parseGrace(v) },
+		reflect.TypeFor[hexSecret]():    func(v string) (any, error) { return parseSecret(v) },
 		reflect.TypeFor[csv]():          func(v string) (any, error) { return parseCSV(v), nil },
 	}})
 	return settingsError(all, err)
@@ -186,10 +188,13 @@ type (
 	reload       bool
 	milliseconds time.Duration
 	seconds      time.Duration
+	grace        time.Duration
+	hexSecret    string
 )
 
 func (m milliseconds) String() string { return strconv.FormatInt(time.Duration(m).Milliseconds(), 10) }
 func (s seconds) String() string      { return strconv.Itoa(int(time.Duration(s).Seconds())) }
+func (g grace) String() string        { return strconv.FormatInt(time.Duration(g).Milliseconds(), 10) }
 func (c csv) String() string          { return strings.Join(c, ",") }
 func (p port) String() string         { return strconv.Itoa(int(p)) }
 func (d database) String() string     { return strconv.Itoa(int(d)) }
@@ -252,6 +257,29 @@ func parseInterval(v string, unit time.Duration) (time.Duration, error) {
 		return 0, fmt.Errorf("must be at most %d (got %d)", 24*time.Hour/unit, n)
 	}
 	return max(engine.MinInterval, time.Duration(n)*unit), nil
+}
+
+// parseGrace reads milliseconds; 0 ends old tokens at once.
+func parseGrace(v string) (grace, error) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("expected u64, got '%s'", v)
+	}
+	if most := ff.MaxSecretGrace.Milliseconds(); n > uint64(most) {
+		return 0, fmt.Errorf("must be at most %d (got %d)", most, n)
+	}
+	return grace(time.Duration(n) * time.Millisecond), nil
+}
+
+// parseSecret reads hex digits. Errors do not show them.
+func parseSecret(v string) (hexSecret, error) {
+	if len(v)%2 != 0 || strings.Trim(v, "0123456789abcdefABCDEF") != "" {
+		return "", errors.New("must be an even-length hex string (0-9a-fA-F)")
+	}
+	if n := len(v); n < 2*ff.MinSecretBytes || n > 2*ff.MaxSecretBytes {
+		return "", fmt.Errorf("must have %d to %d hex digits (got %d)", 2*ff.MinSecretBytes, 2*ff.MaxSecretBytes, n)
+	}
+	return hexSecret(v), nil
 }
 
 func parseCSV(v string) csv {

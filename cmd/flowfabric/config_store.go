@@ -29,6 +29,8 @@ type storeSettings struct {
 	ForceReload reload `env:"FF_FORCE_LUA_RELOAD" doc:"Load the function libraries even when they are there: 1, true or yes. For development." only:"valkey"`
 	Lanes       csv    `env:"FF_LANES" doc:"Lanes, separated by commas, that are added to those that the store knows. Lanes that are used add themselves." only:"valkey"`
 
+	Secret hexSecret `env:"FF_WAITPOINT_HMAC_SECRET" doc:"First secret that signs waitpoint tokens, in hex digits; never shown. A store that has one keeps it; one that gets none makes a random one."`
+
 	Flow   positiveU16 `env:"FF_FLOW_PARTITIONS" doc:"Partitions of executions and flows; fixed when a store is first used."`
 	Budget positiveU16 `env:"FF_BUDGET_PARTITIONS" doc:"Partitions of budgets; fixed when a store is first used."`
 	Quota  positiveU16 `env:"FF_QUOTA_PARTITIONS" doc:"Partitions of quota policies; fixed when a store is first used."`
@@ -56,6 +58,9 @@ func loadStoreSettings() (storeSettings, error) {
 
 // validate checks what the parsers of single variables cannot.
 func (s *storeSettings) validate() error {
+	if v, set := os.LookupEnv("FF_WAITPOINT_HMAC_SECRET"); set && v == "" {
+		return invalidVariable("FF_WAITPOINT_HMAC_SECRET", "must not be empty; unset it to let the store make a secret")
+	}
 	switch s.Backend = strings.ToLower(s.Backend); s.Backend {
 	case kindSQLite, kindValkey:
 	case "postgres":

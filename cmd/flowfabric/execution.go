@@ -27,8 +27,8 @@ func (a *app) withID(f func(ctx context.Context, b ff.Backend, id ff.ExecutionID
 }
 
 func (a *app) getCommand() *cobra.Command {
-	var attempts, events bool
-	c := &cobra.Command{Use: "get ID", Short: "Show an execution", Args: exactly("ID")}
+	var attempts, events, signals bool
+	c := &cobra.Command{Use: "get ID", Short: "Show an execution, and what it waits for", Args: exactly("ID")}
 	c.RunE = a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
 		x, err := b.Execution(ctx, id)
 		if err != nil {
@@ -36,9 +36,19 @@ func (a *app) getCommand() *cobra.Command {
 		}
 		out := struct {
 			httpapi.Record
-			Attempts []httpapi.Attempt `json:"attempts,omitempty"`
-			Events   []httpapi.Event   `json:"events,omitempty"`
+			Suspension *httpapi.Suspension `json:"suspension,omitempty"`
+			Attempts   []httpapi.Attempt   `json:"attempts,omitempty"`
+			Signals    []httpapi.Signal    `json:"signals,omitempty"`
+			Events     []httpapi.Event     `json:"events,omitempty"`
 		}{Record: httpapi.RecordOf(&x)}
+		suspension, err := latestSuspension(ctx, b, id)
+		if err != nil {
+			return err
+		}
+		if suspension != nil {
+			shown := httpapi.SuspensionOf(suspension)
+			out.Suspension = &shown
+		}
 		if attempts {
 			list, err := b.Attempts(ctx, id)
 			if err != nil {
@@ -48,6 +58,11 @@ func (a *app) getCommand() *cobra.Command {
 				out.Attempts = append(out.Attempts, httpapi.AttemptOf(&list[i]))
 			}
 		}
+		if signals {
+			if out.Signals, err = allSignals(ctx, b, id); err != nil {
+				return err
+			}
+		}
 		if events {
 			if out.Events, err = allEvents(ctx, b, id); err != nil {
 				return err
@@ -55,11 +70,14 @@ func (a *app) getCommand() *cobra.Command {
 		}
 		return a.print(out, func(p *printer) {
 			p.execution(&x)
+			p.suspension(suspension)
 			p.attempts(out.Attempts)
+			p.signals(out.Signals)
 			p.events(out.Events)
 		})
 	})
 	c.Flags().BoolVar(&attempts, "attempts", false, "with all attempts")
+	c.Flags().BoolVar(&signals, "signals", false, "with all signals")
 	c.Flags().BoolVar(&events, "events", false, "with all events")
 	return c
 }

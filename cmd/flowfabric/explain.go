@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
 // aheadLimit bounds how far explain counts the executions ahead of one.
@@ -31,13 +32,25 @@ func (a *app) explainCommand() *cobra.Command {
 				return err
 			}
 			out := struct {
-				ExecutionID ff.ExecutionID `json:"execution_id"`
-				State       ff.PublicState `json:"state"`
-				Reasons     []string       `json:"reasons"`
-			}{id, x.PublicState(), reasons}
+				ExecutionID ff.ExecutionID      `json:"execution_id"`
+				State       ff.PublicState      `json:"state"`
+				Reasons     []string            `json:"reasons"`
+				Suspension  *httpapi.Suspension `json:"suspension,omitempty"`
+			}{id, x.PublicState(), reasons, nil}
+			suspension, err := latestSuspension(ctx, b, id)
+			if err != nil {
+				return err
+			}
+			if suspension != nil {
+				shown := httpapi.SuspensionOf(suspension)
+				out.Suspension = &shown
+				if !suspension.Open() {
+					out.Reasons = append(out.Reasons, waited(suspension))
+				}
+			}
 			return a.print(out, func(p *printer) {
 				p.line("%s is %s:", id, p.state(x.PublicState()))
-				for _, r := range reasons {
+				for _, r := range out.Reasons {
 					p.line("- %s", clean(r))
 				}
 			})
@@ -51,6 +64,8 @@ func explain(ctx context.Context, b ff.Backend, x *ff.Execution, now time.Time) 
 		return []string{ended(x)}, nil
 	case ff.PhaseActive:
 		return []string{held(x, now)}, nil
+	case ff.PhaseSuspended:
+		return suspended(ctx, b, x, now)
 	}
 	if x.State.Eligibility == ff.NotEligibleUntilTime {
 		why := map[ff.BlockingReason]string{ff.WaitingForRetryBackoff: "it failed (" + x.FailureReason + ") and waits for its retry", ff.WaitingForDelay: "it is delayed"}[x.State.Blocking]

@@ -163,8 +163,9 @@ func (a *app) root() *cobra.Command {
 	for group, commands := range map[string][]*cobra.Command{
 		"run": {a.serveCommand(), a.devCommand(), a.demoCommand(), a.workerCommand()},
 		"use": {a.submitCommand(), a.getCommand(), a.listCommand(), a.resultCommand(), a.cancelCommand(), a.replayCommand(), a.priorityCommand(),
-			a.revokeCommand(), a.explainCommand(), a.lanesCommand(), a.workersCommand(), a.eventsCommand(), a.streamCommand()},
-		"more": {a.doctorCommand(), a.libraryCommand(), a.benchCommand(), a.versionCommand()},
+			a.revokeCommand(), a.waitpointsCommand(), a.approveCommand(), a.rejectCommand(), a.signalCommand(), a.resumeCommand(), a.explainCommand(),
+			a.lanesCommand(), a.workersCommand(), a.eventsCommand(), a.streamCommand()},
+		"more": {a.doctorCommand(), a.secretCommand(), a.libraryCommand(), a.benchCommand(), a.versionCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -183,7 +183,8 @@ func (a *app) serve(ctx context.Context, f *serveFlags, s settings, url string, 
 	if err != nil {
 		return err
 	}
-	api, err := server.New(store, server.Options{Listen: s.Listen, Token: s.Token, AllowOpen: f.open, CORSOrigins: s.Origins, MaxTails: int(s.Tails),
+	grace := time.Duration(s.Grace)
+	api, err := server.New(store, server.Options{Listen: s.Listen, SecretGrace: &grace, Token: s.Token, AllowOpen: f.open, CORSOrigins: s.Origins, MaxTails: int(s.Tails),
 		Logger: log, Meter: measured.Meter(), Metrics: measured})
 	if err != nil {
 		return err
@@ -208,9 +209,33 @@ func (f *serveFlags) openStore(ctx context.Context, s *storeSettings, url string
 		if err != nil {
 			return nil, err
 		}
-		o.Valkey = valkey.Options{Partitions: s.partitions(), Lanes: lanes, Retention: f.retention, ForceReload: bool(s.ForceReload), Logger: log}
+		o.Valkey = valkey.Options{Partitions: s.partitions(), Lanes: lanes, Retention: f.retention, ForceReload: bool(s.ForceReload), WaitpointSecret: string(s.Secret), Logger: log}
 	}
-	return backend.Open(ctx, url, o)
+	store, err := backend.Open(ctx, url, o)
+	if err != nil || s.Secret == "" || kindOf(url) == kindValkey {
+		return store, err // a Valkey store seeds itself
+	}
+	if err := seedSecret(ctx, store, string(s.Secret), log); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+// firstKeyID is the id of the first secret of a store (spec 09 §9.1).
+const firstKeyID = "k1"
+
+// seedSecret installs the secret of the environment in a store that has none. A store
+// that has another one keeps it.
+func seedSecret(ctx context.Context, store ff.Backend, secret string, log *slog.Logger) error {
+	known, err := store.WaitpointSecrets(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := store.SeedWaitpointSecret(ctx, ff.SeedWaitpointSecret{KeyID: cmp.Or(known.Current, firstKeyID), Secret: secret})
+	if err == nil && !r.Same {
+		log.Warn("the store signs waitpoints with another secret than that of FF_WAITPOINT_HMAC_SECRET, which is ignored; install it with: flowfabric secret rotate", "kid", r.KeyID)
+	}
+	return err
 }
 
 // runBoth runs the loops and the server. The loops outlive the server, so that
