@@ -158,8 +158,8 @@ func tailing(t *testing.T, s ff.Streams, q ff.TailFrames) <-chan ff.FramesResult
 	return answers
 }
 
-// waiters waits until somebody waits for frames of an execution.
-func waiters(t *testing.T, p *peer, id string) {
+// tailed waits until somebody waits for frames of an execution.
+func tailed(t *testing.T, p *peer, id string) {
 	t.Helper()
 	eventually(t, "a tail waits", func() bool { return p.text("GET", "ffx:exec:"+tagOfID(id)+":"+id+":tails") == "1" })
 }
@@ -195,7 +195,7 @@ func TestTailsHearAtOnceWhateverWrites(t *testing.T) {
 				},
 			} {
 				answer := tailing(t, reader, q)
-				waiters(t, p, id)
+				tailed(t, p, id)
 				began := time.Now()
 				write()
 				r := <-answer
@@ -233,7 +233,7 @@ func TestTailsFindWhatIsNotPublished(t *testing.T) {
 	c := startOne(t, s)
 	id := c.Execution.ID.String()
 	answer := tailing(t, s, ff.TailFrames{StreamRef: ff.StreamRef{ID: c.Execution.ID}, Wait: ff.MaxTailWait})
-	waiters(t, p, id)
+	tailed(t, p, id)
 	began := time.Now()
 	p.text("XADD", "ff:stream:"+tagOfID(id)+":"+id+":0", "*", "frame_type", "event", "payload", "x", "mode", "durable")
 	if r := <-answer; len(r.Frames) != 1 || time.Since(began) > 3*time.Second {
@@ -256,7 +256,7 @@ func TestAThousandTailsShareConnections(t *testing.T) {
 		}
 	}
 	for _, c := range claims {
-		waiters(t, p, c.Execution.ID.String())
+		tailed(t, p, c.Execution.ID.String())
 	}
 	for _, line := range strings.Split(p.text("INFO", "clients"), "\r\n") {
 		var n int
@@ -293,7 +293,7 @@ func TestNothingOfAStreamOutlivesItsExecution(t *testing.T) {
 			must[ff.AppendFramesResult](t)(s.AppendFrames(t.Context(), ff.AppendFrames{LeaseRef: c.Ref(), Frames: []ff.NewFrame{
 				{Type: "event"}, {Mode: ff.FrameSummary, Payload: []byte(`{"a":1}`)}}}))
 			answer := tailing(t, s, ff.TailFrames{StreamRef: ff.StreamRef{ID: c.Execution.ID, AttemptIndex: 5}, Wait: ff.MaxTailWait})
-			waiters(t, p, c.Execution.ID.String())
+			tailed(t, p, c.Execution.ID.String())
 			must[ff.FailExecutionResult](t)(s.FailExecution(t.Context(), ff.FailExecution{LeaseRef: c.Ref(), Reason: "x", NoRetry: true}))
 			if r := <-answer; r.ClosedReason != "attempt_failure" {
 				t.Errorf("the tail got %+v", r)
