@@ -22,7 +22,7 @@ func TestTheReferencesSignalsAreAnsweredInItsForm(t *testing.T) {
 	h := handlerOf(t, store, server.Options{})
 	id, at := suspended(t, store, ff.SuspendExecution{Condition: ff.AwaitSignal("approved")})
 	path := "/v1/executions/" + escaped(id) + "/signal"
-	const one, two = "44444444-4444-4444-8444-444444444444", "55555555-5555-4555-8555-555555555555"
+	const one, two, three = "44444444-4444-4444-8444-444444444444", "55555555-5555-4555-8555-555555555555", "66666666-6666-4666-8666-666666666666"
 	forged := ff.IssuedWaitpoint{ID: at[0].ID, Token: "k1:0000000000000000000000000000000000000000"}
 	none := ff.IssuedWaitpoint{ID: at[0].ID}
 	expired := ff.IssuedWaitpoint{ID: at[0].ID, Token: ff.WaitpointToken("k0" + strings.TrimPrefix(at[0].Token.Reveal(), "k1"))}
@@ -39,7 +39,8 @@ func TestTheReferencesSignalsAreAnsweredInItsForm(t *testing.T) {
 		{"a delay beyond all limits", referenceSignal(id, at[0], two, "approved", `,"resume_delay_ms":18446744073709551615`), 400, "resume_delay_ms: must be 0 to"},
 		{"a payload in base64", referenceSignal(id, at[0], two, "approved", `,"payload":"e30="`), 422, "payload"},
 		{"its signal", referenceSignal(id, at[0], two, "approved", `,"created_at":1795476799000`), 200, `{"Accepted":{"signal_id":"` + two + `","effect":"resume_condition_satisfied"}}`},
-		{"one too late", referenceSignal(id, at[0], two, "approved", ""), 409, `"kind":"state_conflict","retryable":false,"code":"target_not_signalable"`},
+		{"the same again", referenceSignal(id, at[0], two, "approved", ""), 200, `{"Duplicate":{"existing_signal_id":"` + two + `"}}`},
+		{"one too late", referenceSignal(id, at[0], three, "approved", ""), 409, `"kind":"state_conflict","retryable":false,"code":"target_not_signalable"`},
 	} {
 		if w := ask(t, h, "POST", path, jsonType, c.body); w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s, want %d %s", c.name, w.Code, w.Body, c.status, c.want)
