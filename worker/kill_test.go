@@ -18,17 +18,18 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/backend"
 	"github.com/flowfabric/flowfabric/engine"
-	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
+	"github.com/flowfabric/flowfabric/internal/valkeytest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
-// The environment of a process that this test binary starts of itself: the SQLite file,
+// The environment of a process that this test binary starts of itself: the URL of the store,
 // what it does, and after which call of that it dies, 0 for never.
 const (
-	mortalFile = "FLOWFABRIC_TEST_FILE"
-	mortalWork = "FLOWFABRIC_TEST_WORK"
-	mortalLife = "FLOWFABRIC_TEST_LIFE"
+	mortalStore = "FLOWFABRIC_TEST_STORE"
+	mortalWork  = "FLOWFABRIC_TEST_WORK"
+	mortalLife  = "FLOWFABRIC_TEST_LIFE"
 )
 
 // What a process does: it suspends all executions, signals to all, or completes all.
@@ -96,7 +97,7 @@ func beMortal() int {
 	err := func() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		store, err := sqlite.Open(ctx, os.Getenv(mortalFile), sqlite.Options{})
+		store, err := backend.Open(ctx, os.Getenv(mortalStore), backend.Options{})
 		if err != nil {
 			return err
 		}
@@ -198,7 +199,7 @@ func (m *mortal) approve(ctx context.Context, id ff.ExecutionID) error {
 
 // live runs a process until it dies, or has done its work when life is 0, and returns
 // the lines that it printed.
-func live(t *testing.T, file, work string, life int) (said []string) {
+func live(t *testing.T, url, work string, life int) (said []string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -207,7 +208,7 @@ func live(t *testing.T, file, work string, life int) (said []string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), mortalFile+"="+file, mortalWork+"="+work, mortalLife+"="+strconv.Itoa(life))
+	cmd.Env = append(os.Environ(), mortalStore+"="+url, mortalWork+"="+work, mortalLife+"="+strconv.Itoa(life))
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -230,8 +231,12 @@ func live(t *testing.T, file, work string, life int) (said []string) {
 // between a signal and its acknowledgement, and between the signal and the handler that
 // it resumes, while others of their calls are under way.
 func TestWaitsSurviveProcessesThatAreKilled(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "ff.db")
-	store, err := sqlite.Open(t.Context(), file, sqlite.Options{})
+	t.Run("SQLite", func(t *testing.T) { waitsSurvive(t, "sqlite:"+filepath.Join(t.TempDir(), "ff.db")) })
+	t.Run("Valkey", func(t *testing.T) { waitsSurvive(t, valkeytest.Start(t).URL()) })
+}
+
+func waitsSurvive(t *testing.T, url string) {
+	store, err := backend.Open(t.Context(), url, backend.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,12 +249,12 @@ func TestWaitsSurviveProcessesThatAreKilled(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	live(t, file, doSuspend, 1)
-	live(t, file, doSuspend, mortalExecutions/2)
-	live(t, file, doSuspend, 0)
+	live(t, url, doSuspend, 1)
+	live(t, url, doSuspend, mortalExecutions/2)
+	live(t, url, doSuspend, 0)
 
-	acknowledged := live(t, file, doSignal, mortalExecutions/2)
-	again := live(t, file, doSignal, 0)
+	acknowledged := live(t, url, doSignal, mortalExecutions/2)
+	again := live(t, url, doSignal, 0)
 	for _, line := range acknowledged {
 		if id := strings.TrimPrefix(line, "now "); !slices.Contains(again, "before "+id) {
 			t.Errorf("the signal to %s was acknowledged before the kill and lost", id)
@@ -259,11 +264,11 @@ func TestWaitsSurviveProcessesThatAreKilled(t *testing.T) {
 		t.Errorf("%d signals were sent again, want %d", len(again), mortalExecutions)
 	}
 
-	live(t, file, doComplete, 1)
-	live(t, file, doComplete, mortalExecutions/2)
-	live(t, file, doComplete, 0)
+	live(t, url, doComplete, 1)
+	live(t, url, doComplete, mortalExecutions/2)
+	live(t, url, doComplete, 0)
 
-	if store, err = sqlite.Open(t.Context(), file, sqlite.Options{}); err != nil {
+	if store, err = backend.Open(t.Context(), url, backend.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range ids {

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(mortalFile) != "" {
+	if os.Getenv(mortalStore) != "" {
 		os.Exit(beMortal())
 	}
 	goleak.VerifyTestMain(m)
