@@ -166,11 +166,12 @@ func (s *waiters) use(t *testing.T, w *waiter) (corrupt bool) {
 		}},
 		{"the execution", func() error { _, err := s.Execution(ctx, w.id); return err }},
 		{"the suspension repeated", func() error {
-			_, err := s.SuspendExecution(ctx, ff.SuspendExecution{LeaseRef: w.ref, SuspensionID: w.suspension, TimeoutAfter: time.Minute})
+			_, err := s.SuspendExecution(ctx, ff.SuspendExecution{LeaseRef: w.ref, SuspensionID: w.suspension, Condition: ff.AwaitSignal("go"),
+				TimeoutAfter: time.Minute})
 			return err
 		}},
 		{"the waitpoint taken up", func() error {
-			_, err := s.SuspendExecution(ctx, ff.SuspendExecution{LeaseRef: w.ref, TimeoutAfter: time.Minute,
+			_, err := s.SuspendExecution(ctx, ff.SuspendExecution{LeaseRef: w.ref, Condition: ff.AwaitSignal("go"), TimeoutAfter: time.Minute,
 				Waitpoints: []ff.WaitpointBinding{{ID: w.at[0].ID, Pending: true}}})
 			return err
 		}},
