@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/hmac"
@@ -224,7 +225,7 @@ func (w *Webhook) SignWebhook(h http.Header, id string, body []byte) error {
 }
 
 // Deliver verifies a request and delivers the signal that it means: the body is the
-// payload unless the signal has one, and the id of the delivery its idempotency key, so
+// payload unless the signal has one (it must when the token is in the body), and the id of the delivery its idempotency key, so
 // that a repetition is a duplicate. Without a token it reads the one of the waitpoint;
 // then the waitpoint must come from the body, as Handler has it: nothing else is signed.
 // Errors: those of Verify and of DeliverSignal; waitpoint_not_found.
@@ -238,6 +239,9 @@ func (w *Webhook) Deliver(r *http.Request, store ff.ApprovalStore, s ff.DeliverS
 
 func deliverWebhook(ctx context.Context, store ff.ApprovalStore, d *WebhookDelivery, s ff.DeliverSignal) (r ff.DeliverSignalResult, err error) {
 	if s.Payload == nil {
+		if s.Token != "" && bytes.Contains(d.Body, []byte(s.Token)) {
+			return r, ff.InvalidInput("payload", "must be given: the body has the token of the waitpoint, which does not belong into a signal")
+		}
 		s.Payload = d.Body
 	}
 	s.IdempotencyKey, s.DedupWindow = d.IdempotencyKey(), cmp.Or(s.DedupWindow, WebhookWindow)

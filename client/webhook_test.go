@@ -242,7 +242,11 @@ func TestAWebhookWithATokenOfItsOwnNeedsTheRightOne(t *testing.T) {
 	if _, err := w.Deliver(delivery(t, w, "d", "{}"), c.Backend(), s); ff.CodeOf(err) != ff.CodeInvalidToken {
 		t.Errorf("a forged token: %v", err)
 	}
-	s.Token, s.Payload = at[0].Token, []byte(`"mine"`)
+	s.Token = at[0].Token
+	if _, err := w.Deliver(delivery(t, w, "d", `{"token":"`+s.Token.Reveal()+`"}`), c.Backend(), s); ff.CodeOf(err) != ff.CodeInvalidInput || !strings.Contains(err.Error(), "payload: must be given") {
+		t.Errorf("a body with the token: %v", err)
+	}
+	s.Payload = []byte(`"mine"`)
 	if got, err := w.Deliver(delivery(t, w, "d", "{}"), c.Backend(), s); err != nil || got.Effect != ff.EffectResumed {
 		t.Errorf("the right one: %+v, %v", got, err)
 	}

@@ -195,7 +195,7 @@ func openAPI(routes []route) ([]byte, error) {
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
 		Info: &huma.Info{Title: "FlowFabric", Version: ff.Version,
-			Description: "Durable execution: submit, steer and work on executions. Instants are milliseconds since 1970 in UTC. Endpoints tagged `reference` are those of the reference server; in their bodies unknown fields are ignored, in those of `people` and `workers` they are refused, as are unknown query parameters.",
+			Description: "Durable execution: submit, steer and work on executions. Instants are milliseconds since 1970 in UTC. Endpoints tagged `reference` are those of the reference server; in their bodies unknown fields are ignored, in those of `people` and `workers` they are refused, as are unknown query parameters. Executions can wait for people and other systems: a worker suspends one, a signal to one of its waitpoints (with the token of the waitpoint), a decision or an operator lets it go on.",
 			License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
 		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: registry, SecuritySchemes: map[string]*huma.SecurityScheme{

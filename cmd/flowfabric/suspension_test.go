@@ -188,6 +188,7 @@ func TestSecretsAreRotatedAndNeverShown(t *testing.T) {
 	if info, err := os.Stat(saved); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
+	late, _ := s.waits(ff.SuspendExecution{Condition: ff.AwaitSignal("")})
 	secret := strings.TrimSpace(string(data))
 	given := strings.Repeat("ab", 32)
 	for _, c := range []struct {
@@ -223,7 +224,11 @@ func TestSecretsAreRotatedAndNeverShown(t *testing.T) {
 	}](t, s.on("secret", "rotate")...); !strings.HasPrefix(got.KeyID, "k20") {
 		t.Errorf("%+v", got)
 	}
-	s.says(ok(t, s.on("approve", id)...), "the execution goes on") // its token has a key id in its grace
+	s.says(ok(t, s.on("approve", id)...), "the execution goes on") // the grace of its secret is a day
+	if o := flowfabric(t, nil, "", s.on("approve", late)...); o.code != exitFailed || !strings.Contains(o.stderr, "invalid_token") {
+		t.Errorf("after the grace, its secret is gone: %d %s", o.code, o.stderr)
+	}
+	ok(t, s.on("resume", late)...)
 }
 
 const envSecret = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
