@@ -9,18 +9,13 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
-const (
-	demoApproved = "approved"
-	demoRejected = "rejected"
-	// demoApprovalTime is how long the report waits for its approval.
-	demoApprovalTime = 10 * time.Minute
-)
+// demoApprovalTime is how long the report waits for its approval.
+const demoApprovalTime = 10 * time.Minute
 
 // publication is the input of the execution that publishes the report.
 type publication struct {
@@ -46,7 +41,7 @@ func publishReport(ctx context.Context, b ff.Executions, p publication) (out pub
 		return out, worker.Permanent(errors.New("the report was resumed without a decision"))
 	}
 	decision := decisions[0]
-	if decision.Name != demoApproved {
+	if decision.Name != client.Approved {
 		return out, worker.Permanent(fmt.Errorf("the report was %s by %s", decision.Name, decision.SourceIdentity))
 	}
 	data, err := b.ExecutionResult(ctx, p.Summary)
@@ -55,32 +50,6 @@ func publishReport(ctx context.Context, b ff.Executions, p publication) (out pub
 	}
 	out.ApprovedBy = decision.SourceIdentity
 	return out, err
-}
-
-// demoApproveCommand decides about the report of a demo, from a process of its own: it
-// reads the token of the waitpoint and delivers the decision as a signal.
-func (a *app) demoApproveCommand() *cobra.Command {
-	var by string
-	var reject bool
-	c := &cobra.Command{Use: "demo-approve ID", Hidden: true, Short: "Approve the report of the demo", Args: exactly("ID")}
-	c.RunE = a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
-		list, err := b.ListWaitpoints(ctx, ff.ListWaitpoints{ID: id, Limit: 1})
-		if err != nil {
-			return err
-		}
-		if len(list.Waitpoints) == 0 {
-			return fmt.Errorf("execution %s waits for no decision", id)
-		}
-		decision := demoApproved
-		if reject {
-			decision = demoRejected
-		}
-		_, err = ff.DeliverApprovalSignal(ctx, b, ff.DeliverApproval{ID: id, WaitpointID: list.Waitpoints[0].ID, Decision: decision, By: by})
-		return err
-	})
-	c.Flags().StringVar(&by, "by", "somebody", "who decides")
-	c.Flags().BoolVar(&reject, "reject", false, "reject the report")
-	return c
 }
 
 // publish submits the execution that publishes the report, and sees to its approval.
@@ -100,8 +69,8 @@ func (d *demo) publish(ctx context.Context, summary ff.ExecutionID) error {
 		return d.waitPending(ctx, 0)
 	}
 	d.show.done()
-	fmt.Fprintf(d.app.stderr, `the report waits for approval, suspended, for %s; approve it from another terminal (or add --reject):
-  %s demo-approve '%s' --server %s --by NAME
+	fmt.Fprintf(d.app.stderr, `the report waits for approval, suspended, for %s; approve or reject it from another terminal:
+  %s approve '%s' --server %s
 `, d.flags.approval, os.Args[0], id, d.url)
 	d.patience += d.flags.approval
 	return d.waitPending(ctx, 0)
@@ -132,7 +101,7 @@ func (d *demo) approve(ctx context.Context, id ff.ExecutionID) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, self, "demo-approve", id.String(), "--server", d.url, "--by", fmt.Sprintf("demo process %d", os.Getpid()))
+	cmd := exec.CommandContext(ctx, self, "approve", id.String(), "--server", d.url, "--by", fmt.Sprintf("demo process %d", os.Getpid()))
 	cmd.Stderr = d.app.stderr
 	if err := cmd.Run(); err != nil {
 		return errors.Join(fmt.Errorf("approving the report: %w", err), ctx.Err())

@@ -75,7 +75,7 @@ func TestTheDemoListsWhatItWouldIndex(t *testing.T) {
 }
 
 // approvalCommand is how an interactive demo says to approve.
-var approvalCommand = regexp.MustCompile(`demo-approve '([^']+)' --server (\S+) --by NAME`)
+var approvalCommand = regexp.MustCompile(`approve '([^']+)' --server (\S+)\n`)
 
 func TestAnInteractiveDemoDoesWhatIsDecidedAboutItsReport(t *testing.T) {
 	for decision, want := range map[string]struct {
@@ -92,11 +92,7 @@ func TestAnInteractiveDemoDoesWhatIsDecidedAboutItsReport(t *testing.T) {
 				asked = approvalCommand.FindStringSubmatch(d.stderr.String())
 				return asked != nil
 			})
-			args := []string{"demo-approve", asked[1], "--server", asked[2], "--by", "ann"}
-			if decision == "reject" {
-				args = append(args, "--reject")
-			}
-			ok(t, args...)
+			ok(t, decision, asked[1], "--server", asked[2], "--by", "ann")
 			_ = d.wait()
 			if got := d.cmd.ProcessState.ExitCode(); got != want.code || !strings.Contains(d.stderr.String(), want.says) {
 				t.Errorf("exit code %d, want %d and %q: %s", got, want.code, want.says, d.stderr)
@@ -112,14 +108,5 @@ func TestADemoThatNobodyApprovesEndsWhenTheTimeIsOver(t *testing.T) {
 	o := flowfabric(t, nil, "", "demo", "--input", filesIn(t, 4), "--interactive", "--approval-timeout", "100ms")
 	if o.code != exitTimeout || !strings.Contains(o.stderr, "suspension_timeout") {
 		t.Errorf("exit code %d, want %d: %s", o.code, exitTimeout, o.stderr)
-	}
-}
-
-func TestOnlyAnExecutionThatWaitsCanBeApproved(t *testing.T) {
-	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
-	id := strings.TrimSpace(ok(t, "submit", "job", "--store", store))
-	o := flowfabric(t, nil, "", "demo-approve", id, "--store", store)
-	if o.code != exitFailed || !strings.Contains(o.stderr, "waits for no decision") {
-		t.Errorf("exit code %d: %s", o.code, o.stderr)
 	}
 }

@@ -172,7 +172,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "Exit codes of all commands", Long: exitCodesHelp}, a.demoWorkerCommand(), a.demoApproveCommand(), a.docsCommand(root))
+	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "Exit codes of all commands", Long: exitCodesHelp}, a.demoWorkerCommand(), a.docsCommand(root))
 	return root
 }
 
