@@ -114,6 +114,25 @@ func TestAWebhookThatIsNotToBeTrustedIsRefusedWithTheReason(t *testing.T) {
 	}
 }
 
+func TestOfABodyWithoutEndOnlyAsMuchAsAllowedIsRead(t *testing.T) {
+	w := hook(t, client.WebhookConfig{Secrets: []string{hookSecret}, MaxBody: 1000})
+	r := delivery(t, w, "msg-1", "")
+	body := &zeros{}
+	r.Body, r.ContentLength = io.NopCloser(io.LimitReader(body, 1<<24)), -1
+	if _, err := w.Verify(r); ff.CodeOf(err) != ff.CodePayloadTooLarge || body.read > 2000 {
+		t.Errorf("%d bytes were read: %v", body.read, err)
+	}
+}
+
+// zeros is a body without an end.
+type zeros struct{ read int }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	clear(p)
+	z.read += len(p)
+	return len(p), nil
+}
+
 func set(name, value string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set(name, value) }
 }

@@ -39,7 +39,7 @@ func TestTheReferencesSignalsAreAnsweredInItsForm(t *testing.T) {
 		{"a delay beyond all limits", referenceSignal(id, at[0], two, "approved", `,"resume_delay_ms":18446744073709551615`), 400, "resume_delay_ms: must be 0 to"},
 		{"a payload in base64", referenceSignal(id, at[0], two, "approved", `,"payload":"e30="`), 422, "payload"},
 		{"its signal", referenceSignal(id, at[0], two, "approved", `,"created_at":1795476799000`), 200, `{"Accepted":{"signal_id":"` + two + `","effect":"resume_condition_satisfied"}}`},
-		{"the same again", referenceSignal(id, at[0], two, "approved", ""), 200, `{"Duplicate":{"existing_signal_id":"` + two + `"}}`},
+		{"its repetition", referenceSignal(id, at[0], two, "approved", ""), 200, `{"Duplicate":{"existing_signal_id":"` + two + `"}}`},
 		{"one too late", referenceSignal(id, at[0], three, "approved", ""), 409, `"kind":"state_conflict","retryable":false,"code":"target_not_signalable"`},
 	} {
 		if w := ask(t, h, "POST", path, jsonType, c.body); w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
