@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,7 +223,7 @@ func TestEventsHaveAHeaderAndCanBeReadFromTheStart(t *testing.T) {
 
 func TestBenchSaysWhatItLeavesBehind(t *testing.T) {
 	store := "sqlite:" + filepath.Join(t.TempDir(), "ff.db")
-	for _, scenario := range []string{"latency", "submit-claim-complete"} {
+	for _, scenario := range []string{"latency", "submit-claim-complete", "suspend-signal-resume"} {
 		o := flowfabric(t, nil, "", "bench", scenario, "--tasks", "5", "--workers", "1", "--store", store)
 		if o.code != exitOK || !strings.Contains(o.stderr, "stay in the store, in lanes bench-") {
 			t.Errorf("%s: exit code %d: %s", scenario, o.code, o.stderr)
@@ -245,6 +246,27 @@ func TestBenchPrintsOneReport(t *testing.T) {
 	if r.Scenario != "submit-claim-complete" || r.Store != "sqlite" || !strings.Contains(r.Durability, "full") || r.Tasks != 300 || r.Workers != 4 ||
 		r.Payload != 100 || r.Preloaded != 50 || r.SubmitsPerS <= 0 || r.LifecyclesS <= 0 || r.Seconds <= 0 || r.LatencyMS["complete"].P99 <= 0 || r.Machine.Cores == 0 {
 		t.Errorf("report %+v", r)
+	}
+}
+
+func TestBenchOfWaitsEndsWhatItSuspends(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "b.db")
+	r := okJSON[bench.Report](t, "bench", "suspend-signal-resume", "--store", store, "--tasks", "300", "--workers", "7", "--payload", "100")
+	if r.Tasks != 300 || r.Workers != 7 || r.TripsPerS <= 0 || r.Seconds <= 0 {
+		t.Errorf("report %+v", r)
+	}
+	for _, command := range []string{"suspend", "signal", "resumed claim", "round trip"} {
+		if r.LatencyMS[command].P99 <= 0 {
+			t.Errorf("no latency of %s in %+v", command, r.LatencyMS)
+		}
+	}
+	left := ok(t, "list", "--state", "suspended", "--store", store)
+	if strings.Contains(left, "{fp:") {
+		t.Errorf("still suspended: %s", left)
+	}
+	o := flowfabric(t, nil, "", "bench", "suspend-signal-resume", "--store", store, "--payload", fmt.Sprint(ff.MaxSignalPayloadBytes+1))
+	if o.code != exitFailed || !strings.Contains(o.stderr, "a signal holds at most") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
 	}
 }
 
