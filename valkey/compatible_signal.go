@@ -39,7 +39,7 @@ func (s *compatible) DeliverSignal(ctx context.Context, c ff.DeliverSignal) (r f
 		}
 		after = d.x
 		if d.sig, _, refused = lifecycle.Deliver(&after, d.in, &c, now); refused != nil {
-			return s.refusing(&c, d, refused)
+			return s.refusing(&c, d, refused, now)
 		}
 		if d.sig == nil {
 			return deed{}, nil
@@ -60,9 +60,17 @@ func (s *compatible) DeliverSignal(ctx context.Context, c ff.DeliverSignal) (r f
 // tokenCodes are the refusals that the function also notes in the record.
 var tokenCodes = []ff.Code{ff.CodeMissingToken, ff.CodeInvalidToken, ff.CodeTokenExpired}
 
+// forgeryNoted is how often a refused token is noted in the record. Each note makes
+// transactions about the execution begin again: forged tokens must not hold up others.
+const forgeryNoted = time.Second
+
 // refusing lets the function refuse a token, which it notes.
-func (s *compatible) refusing(c *ff.DeliverSignal, d *delivery, err error) (deed, error) {
+func (s *compatible) refusing(c *ff.DeliverSignal, d *delivery, err error, now time.Time) (deed, error) {
 	if d.in.Waitpoint == nil || !slices.Contains(tokenCodes, ff.CodeOf(err)) {
+		return deed{}, err
+	}
+	noted := time.UnixMilli(textNumber(d.parts.core["last_hmac_validation_failed_at"]))
+	if now.Sub(noted).Abs() < forgeryNoted {
 		return deed{}, err
 	}
 	call := callCompatibleDeliver(c, d.x.Lane, 0)
