@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,11 +46,18 @@ const mortalExecutions = 40
 type mortal struct {
 	ff.Backend
 	work string
-	life atomic.Int64
+	// mu keeps the other calls from returning while the process is dying.
+	mu   sync.Mutex
+	life int
 }
 
 func (m *mortal) age(work string) {
-	if work != m.work || m.life.Add(-1) != 0 {
+	if work != m.work {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.life--; m.life != 0 {
 		return
 	}
 	self, err := os.FindProcess(os.Getpid())
@@ -103,11 +110,9 @@ func beMortal() int {
 		}
 		defer func() { err = errors.Join(err, store.Close()) }()
 		m := &mortal{Backend: store, work: os.Getenv(mortalWork)}
-		life, err := strconv.Atoi(os.Getenv(mortalLife))
-		if err != nil {
+		if m.life, err = strconv.Atoi(os.Getenv(mortalLife)); err != nil {
 			return err
 		}
-		m.life.Store(int64(life))
 		if m.work == doSignal {
 			return m.signalAll(ctx)
 		}
