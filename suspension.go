@@ -362,7 +362,8 @@ type Suspensions interface {
 	CloseWaitpoint(context.Context, CloseWaitpoint) (CloseWaitpointResult, error)
 	// ListWaitpoints lists the waitpoints of an execution. Errors: execution_not_found.
 	ListWaitpoints(context.Context, ListWaitpoints) (ListWaitpointsResult, error)
-	// WaitpointToken reads the token, for operators. Errors: waitpoint_not_found.
+	// WaitpointToken reads the token, for operators. It is another than the one that was
+	// issued when the secret of that counts no longer. Errors: waitpoint_not_found.
 	WaitpointToken(context.Context, WaitpointRef) (WaitpointToken, error)
 	// DeliverSignal sends a signal to a waitpoint. Errors: execution_not_found;
 	// missing_token, invalid_token, token_expired (also invalid_token for a waitpoint

@@ -17,6 +17,7 @@ var waitpointBehaviours = []behaviour{
 	{"a suspension takes up only a pending waitpoint of its own attempt", takeUpRefusals},
 	{"waitpoints are listed by id, without their tokens", listWaitpoints},
 	{"the token of a waitpoint can be read", readToken},
+	{"operators are given a token that counts when the secret of the one that was issued does not", readTokenOfALostSecret},
 	{"a waitpoint id is never used twice", waitpointIDs},
 	{"a rotated secret keeps old tokens for its grace", rotation},
 	{"a key id keeps its secret", rotationConflicts},
@@ -202,6 +203,34 @@ func readToken(s *subject) {
 	r, err := ff.DeliverApprovalSignal(s.Context(), s.Backend, ff.DeliverApproval{ID: id, WaitpointID: w[0].ID, Decision: "approved", By: "ann"})
 	s.must(err)
 	s.equal("the effect of an approval", r.Effect, ff.EffectResumed)
+}
+
+func readTokenOfALostSecret(s *subject) {
+	id, w := s.waitAt(ff.AwaitCount(2, ff.DistinctSignals))
+	at := ff.WaitpointRef{ID: id, WaitpointID: w[0].ID}
+	read := func() ff.WaitpointToken {
+		token, err := s.WaitpointToken(s.Context(), at)
+		s.must(err)
+		return token
+	}
+	s.rotate("grace", strings.Repeat("ab", 32), time.Minute)
+	s.Advance(time.Minute)
+	s.equal("the token in the grace of its secret", read().Reveal(), w[0].Token.Reveal())
+	s.Advance(time.Millisecond)
+	for _, kid := range []string{"grace", "later"} { // after its grace, and when the secret is gone
+		s.equal("the secret of the token", read().KeyID(), kid)
+		_, err := s.DeliverSignal(s.Context(), ff.DeliverSignal{ID: id, WaitpointID: w[0].ID, Name: "go", Token: w[0].Token})
+		if code := ff.CodeOf(err); code != ff.CodeTokenExpired && code != ff.CodeInvalidToken {
+			s.Errorf("the token that was issued: %v", err)
+		}
+		_, err = ff.DeliverApprovalSignal(s.Context(), s.Backend, ff.DeliverApproval{ID: id, WaitpointID: w[0].ID, Decision: "approved", By: kid})
+		s.must(err)
+		if kid == "grace" {
+			s.rotate("later", strings.Repeat("cd", 32), 0)
+			s.Advance(time.Millisecond)
+		}
+	}
+	s.wantState(id, ff.StateWaiting)
 }
 
 func waitpointIDs(s *subject) {

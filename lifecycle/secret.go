@@ -57,6 +57,17 @@ func (s Secret) sign(id ff.WaitpointID, key string, createdAt time.Time) (string
 	return hex.EncodeToString(mac.Sum(nil)), nil
 }
 
+// Reissue is the token of a waitpoint for operators: the one that was issued while its
+// secret counts, and one that the current secret signs after that. Errors: those of Sign.
+func (k *Keyring) Reissue(issued ff.WaitpointToken, id ff.WaitpointID, key string, createdAt, now time.Time) (ff.WaitpointToken, error) {
+	kid := issued.KeyID()
+	secret, ok := k.Secrets[kid]
+	if k.Current == "" || ok && (kid == k.Current || !secret.ExpiresAt.Before(now)) {
+		return issued, nil
+	}
+	return k.Sign(id, key, createdAt)
+}
+
 // Verify checks a token in constant time (spec 04a §5.3). Errors: missing_token,
 // invalid_token, token_expired, hmac_secret_not_initialized, invalid_secret.
 func (k *Keyring) Verify(token ff.WaitpointToken, id ff.WaitpointID, key string, createdAt, now time.Time) error {

@@ -133,7 +133,11 @@ func (s *Store) WaitpointToken(ctx context.Context, ref ff.WaitpointRef) (ff.Wai
 		if err != nil {
 			return "", err
 		}
-		return w.Token, nil
+		keys, err := readKeyring(c)
+		if err != nil {
+			return "", err
+		}
+		return keys.Reissue(w.Token, w.ID, w.Key, w.CreatedAt, s.now())
 	})
 }
 

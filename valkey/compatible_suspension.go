@@ -114,7 +114,7 @@ func (s *compatible) takenSignals(ctx context.Context, send sender, id ff.Execut
 }
 
 // keyring reads the secrets of a partition.
-func (s *compatible) keyring(ctx context.Context, send sender, p uint16) (*lifecycle.Keyring, error) {
+func (s *Store) keyring(ctx context.Context, send sender, p uint16) (*lifecycle.Keyring, error) {
 	hash, err := send(ctx, s.client.B().Hgetall().Key(tagOf(p).secrets()).Build())[0].AsStrMap()
 	if err != nil {
 		return nil, s.lift(ctx, err)

@@ -43,7 +43,7 @@ func (s *Store) WaitpointToken(ctx context.Context, ref ff.WaitpointRef) (ff.Wai
 	}
 	b := s.client.B()
 	results := s.client.DoMulti(ctx, b.Exists().Key(keysOf(ref.ID).core()).Build(),
-		b.Hmget().Key(tagOf(ref.ID.Partition()).waitpoint(ref.WaitpointID)).Field("execution_id", "waitpoint_token").Build())
+		b.Hmget().Key(tagOf(ref.ID.Partition()).waitpoint(ref.WaitpointID)).Field("execution_id", "waitpoint_token", "waitpoint_key", "created_at").Build())
 	n, err := results[0].AsInt64()
 	if err != nil {
 		return "", s.lift(ctx, err)
@@ -56,9 +56,28 @@ func (s *Store) WaitpointToken(ctx context.Context, ref ff.WaitpointRef) (ff.Wai
 		return "", damage(ref.ID, s.lift(ctx, err))
 	}
 	if r := reply(v); r.text(0) == ref.ID.String() && r.text(1) != "" {
-		return ff.WaitpointToken(r.text(1)), nil
+		return s.reissue(ctx, ref, ff.WaitpointToken(r.text(1)), r.text(2), r.text(3))
 	}
 	return "", noWaitpoint(ref)
+}
+
+// reissue is the token that a waitpoint was given, or another when the secret of that
+// counts no longer.
+func (s *Store) reissue(ctx context.Context, ref ff.WaitpointRef, issued ff.WaitpointToken, key, created string) (ff.WaitpointToken, error) {
+	keys, err := s.keyring(ctx, s.client.DoMulti, ref.ID.Partition())
+	if err != nil || keys.Current == issued.KeyID() {
+		return issued, err
+	}
+	now, err := s.Now(ctx)
+	if err != nil {
+		return "", err
+	}
+	f := &fields{hash: "waitpoint " + ref.WaitpointID.String(), m: map[string]string{"created_at": created}}
+	at := f.instant("created_at")
+	if f.err != nil {
+		return "", f.err
+	}
+	return keys.Reissue(issued, ref.WaitpointID, key, at, now)
 }
 
 func noWaitpoint(ref ff.WaitpointRef) error {
