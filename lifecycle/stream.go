@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -225,6 +226,7 @@ const (
 	closedExpired    = "expired"
 	closedLapsed     = "lease_expired"
 	closedImpossible = "dependency_impossible"
+	closedSuspended  = "suspension_timeout"
 )
 
 // StreamEnd is when and why the stream of an attempt was closed; the zero time while it
@@ -266,6 +268,9 @@ func attemptAt(x *ff.Execution, index int, earlier []ff.Attempt) *ff.Attempt {
 // attemptEnd says how an attempt ended. One that time ended has failed when a retry
 // followed, else it has expired.
 func attemptEnd(x *ff.Execution, a, following *ff.Attempt) string {
+	if strings.HasPrefix(a.FailureReason, suspensionTimedOut) {
+		return closedSuspended
+	}
 	switch a.State {
 	case ff.AttemptEndedSuccess:
 		return closedSuccess

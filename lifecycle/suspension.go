@@ -236,7 +236,7 @@ func TimeOutSuspension(x *ff.Execution, s *Suspended, now time.Time) (changed bo
 		fx.Events = append(fx.Events, wake(x, 0, "", "timeout", now))
 		return true, fx
 	}
-	reason, state := "suspension_timeout:"+string(s.OnTimeout), ff.AttemptEndedFailure
+	reason, state := suspensionTimedOut+string(s.OnTimeout), ff.AttemptEndedFailure
 	if t.outcome == ff.OutcomeCancelled {
 		state = ff.AttemptEndedCancelled
 	}
@@ -246,6 +246,10 @@ func TimeOutSuspension(x *ff.Execution, s *Suspended, now time.Time) (changed bo
 	fx.Events = append(fx.Events, finish(x, t.outcome, reason, now))
 	return true, fx
 }
+
+// suspensionTimedOut begins the failure reason of what the time of a suspension has
+// ended; what it was to do then follows (spec 04a).
+const suspensionTimedOut = "suspension_timeout:"
 
 // escalate leaves the suspension to an operator.
 func escalate(x *ff.Execution, s *Suspended, now time.Time) ff.Event {

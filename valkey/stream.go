@@ -283,8 +283,8 @@ func (s *Store) endCommands(r ff.StreamRef, whole bool) []valkey.Completed {
 
 // streamEnd is when and why a stream was closed; known is false when that takes the
 // whole of endCommands. The record of the stream says so, when frames were written;
-// otherwise the execution does. The end by a lapsed lease gives way to that of the
-// attempt, as does what ended the execution after the attempt.
+// otherwise the execution does. Other ends than those that the worker told give way
+// to that of the attempt: its lease had lapsed before, or it was over already.
 func (s *Store) streamEnd(ctx context.Context, r ff.StreamRef, answers []valkey.ValkeyResult) (at time.Time, reason string, known bool, err error) {
 	var read [4]*fields
 	for i, names := range [][]string{metaEndFields, coreEndFields, attemptEndFields, attemptEndFields}[:len(answers)] {
@@ -311,7 +311,7 @@ func (s *Store) streamEnd(ctx context.Context, r ff.StreamRef, answers []valkey.
 		return at, reason, true, err
 	}
 	derived, why := lifecycle.StreamEnd(x, r.AttemptIndex, attempts)
-	if !derived.IsZero() && (at.IsZero() || reason == lapsedReason || derived.Before(at)) {
+	if !derived.IsZero() {
 		at, reason = derived, why
 	}
 	return at, reason, true, nil
@@ -324,8 +324,6 @@ func isOpen(x *ff.Execution, index int) bool {
 	}
 	return x.State.Phase == ff.PhaseActive && x.State.Ownership != ff.OwnershipLeaseExpired && index >= x.Attempt.Index
 }
-
-const lapsedReason = "lease_expired"
 
 // lastReasons are those of ends by the worker itself: nothing changes them.
 var lastReasons = map[string]bool{"attempt_success": true, "attempt_failure": true, "reclaimed": true}
