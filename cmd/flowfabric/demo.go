@@ -49,7 +49,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Use: "demo", Short: "Index a directory with durable executions, a killed worker, retries and an approval", Args: exactly(),
 		Long: `Counts the words and lines of every text file of a directory: one execution per
 file, and one that sums up. A server with a SQLite store runs in this process, the
-workers are processes of their own. One of them is killed with SIGKILL while it
+workers are processes of their own. One execution counts those that have completed;
+its output is followed and shown as the progress. One of them is killed with SIGKILL while it
 holds work, which the others take over; three executions fail twice before they
 succeed. Before the totals are published somebody has to approve them: the execution
 is suspended until another process sends the approval, or you do with --interactive.
@@ -179,8 +180,11 @@ type demo struct {
 	store   ff.Backend
 	url     string
 
-	begun   time.Time
-	index   []ff.ExecutionID
+	begun time.Time
+	index []ff.ExecutionID
+	// watcher is the execution that counts the others; what it writes is shown.
+	watcher ff.ExecutionID
+	counted chan counted
 	pending map[ff.ExecutionID]bool
 	after   ff.EventCursor
 	total   int
@@ -203,6 +207,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.submitAll(ctx); err != nil {
 		return fmt.Errorf("submitting: %w", err)
 	}
+	followed, err := d.follow(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { cancel(); <-followed }()
 	workers := &processes{app: d.app, url: d.url}
 	defer workers.stop()
 	if err := d.work(ctx, workers); err != nil {
@@ -274,9 +283,12 @@ func (d *demo) submitAll(ctx context.Context) error {
 	for range demoFlaky {
 		many.Executions = append(many.Executions, ff.CreateExecution{Lane: demoLane, Kind: kindFlaky, Policy: retry})
 	}
+	if err := flush(); err != nil {
+		return err
+	}
 	d.later = 2 // the summary and the publication
-	d.total = len(d.files) + demoFlaky + d.later
-	return flush()
+	d.total = len(d.files) + demoFlaky + d.later + 1
+	return d.submitWatcher(ctx)
 }
 
 // work starts the workers, kills the first while it holds work, and waits until
@@ -311,7 +323,11 @@ func (d *demo) work(ctx context.Context, workers *processes) error {
 	if err != nil {
 		return fmt.Errorf("submitting the summary: %w", err)
 	}
+	d.pending[d.watcher] = true // it ends with the summary
 	if err := d.waitPending(ctx, 0); err != nil {
+		return err
+	}
+	if err := d.tellRest(ctx); err != nil {
 		return err
 	}
 	return d.publish(ctx, summary)
@@ -363,19 +379,11 @@ func (d *demo) waitPending(ctx context.Context, n int) error {
 		if time.Since(quiet) > d.patience {
 			return &exitError{exitTimeout, fmt.Errorf("nothing was completed for %s, %d executions are left", d.patience, len(d.pending))}
 		}
-		d.tell()
+		if err := d.tell(); err != nil {
+			return err
+		}
 	}
 	return nil
-}
-
-// tell shows progress: a live line on a terminal, every tenth elsewhere.
-func (d *demo) tell() {
-	done := d.total - d.later - len(d.pending)
-	d.show.show("%d of %d executions completed, %.0f/s", done, d.total, float64(done)/time.Since(d.begun).Seconds())
-	if tenth := done * 10 / d.total; !d.show.fancy && tenth > d.said {
-		d.said = tenth
-		d.say("%d of %d executions completed", done, d.total)
-	}
 }
 
 func (p *printer) demo(r *demoReport) {

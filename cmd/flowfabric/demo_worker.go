@@ -22,6 +22,7 @@ const (
 	kindFlaky   = "flaky"
 	kindSummary = "summary"
 	kindPublish = "publish"
+	kindWatch   = "watch"
 )
 
 // demoWorkerCommand is a worker process of the demo. It ends when its standard
@@ -36,11 +37,11 @@ func (a *app) demoWorkerCommand() *cobra.Command {
 			_, _ = io.Copy(io.Discard, a.stdin)
 			cancel()
 		}()
-		concurrency := 4
+		concurrency, lanes := 4, []ff.LaneID{demoLane, demoWatchLane}
 		if hold > 0 {
-			concurrency = 1
+			concurrency, lanes = 1, lanes[:1]
 		}
-		w, err := worker.Connect(ctx, b, worker.Config{Worker: "demo", Lanes: []ff.LaneID{demoLane}, LeaseTTL: demoLease, DrainTimeout: demoLease,
+		w, err := worker.Connect(ctx, b, worker.Config{Worker: "demo", Lanes: lanes, LeaseTTL: demoLease, DrainTimeout: demoLease,
 			Concurrency: concurrency, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
@@ -75,6 +76,7 @@ func (a *app) demoHandlers(w *worker.Worker, b ff.Backend, hold int) {
 		}
 		return nil, nil
 	})
+	worker.Handle(w, kindWatch, func(ctx context.Context, total int) (counted, error) { return watch(ctx, b, total) })
 	worker.Handle(w, kindSummary, func(ctx context.Context, ids []ff.ExecutionID) (counts, error) { return sumUp(ctx, b, ids) })
 	worker.Handle(w, kindPublish, func(ctx context.Context, p publication) (published, error) { return publishReport(ctx, b, p) })
 }
