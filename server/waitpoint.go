@@ -245,6 +245,9 @@ func (s *Server) rotate(ctx context.Context, c ff.RotateWaitpointSecret) (r ff.R
 	defer cancel()
 	r, err = s.store.RotateWaitpointSecret(limited, c)
 	audit := s.log.With("target", "audit", "new_kid", c.KeyID)
+	if ff.WeakSecret(c.Secret) {
+		audit.WarnContext(ctx, "the new secret of waitpoint tokens is short: they may be forged", "hex_digits", len(c.Secret), "want", 2*ff.MinSecretBytes)
+	}
 	switch {
 	case err != nil && limited.Err() != nil && ctx.Err() == nil:
 		audit.ErrorContext(ctx, "waitpoint_hmac_rotation_timeout_http_504", "timeout_s", int(rotationLimit.Seconds()))

@@ -276,8 +276,8 @@ func parseSecret(v string) (hexSecret, error) {
 	if len(v)%2 != 0 || strings.Trim(v, "0123456789abcdefABCDEF") != "" {
 		return "", errors.New("must be an even-length hex string (0-9a-fA-F)")
 	}
-	if n := len(v); n < 2*ff.MinSecretBytes || n > 2*ff.MaxSecretBytes {
-		return "", fmt.Errorf("must have %d to %d hex digits (got %d)", 2*ff.MinSecretBytes, 2*ff.MaxSecretBytes, n)
+	if n := len(v); n > 2*ff.MaxSecretBytes {
+		return "", fmt.Errorf("must have at most %d hex digits (got %d)", 2*ff.MaxSecretBytes, n)
 	}
 	return hexSecret(v), nil
 }

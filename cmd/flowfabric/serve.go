@@ -203,6 +203,9 @@ func (f *serveFlags) openStore(ctx context.Context, s *storeSettings, url string
 	if err != nil {
 		return nil, err
 	}
+	if s.Secret != "" && ff.WeakSecret(string(s.Secret)) {
+		log.Warn("the secret of FF_WAITPOINT_HMAC_SECRET is short: tokens may be forged; install a longer one with: flowfabric secret rotate", "hex_digits", len(s.Secret), "want", 2*ff.MinSecretBytes)
+	}
 	o := backend.Options{SQLite: sqlite.Options{Partitions: s.partitions(), Synchronous: sqlite.Synchronous(f.synchronous), Retention: f.retention, Logger: log}}
 	if kindOf(url) == kindValkey {
 		lanes, err := s.lanes()

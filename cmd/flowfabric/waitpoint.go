@@ -119,6 +119,9 @@ func (a *app) secretRotateCommand() *cobra.Command {
 		if err := r.Validate(); err != nil {
 			return err
 		}
+		if ff.WeakSecret(r.Secret) {
+			return ff.Errorf(ff.CodeInvalidSecretHex, "must have at least %d hex digits (got %d)", 2*ff.MinSecretBytes, len(r.Secret))
+		}
 		if save != "" {
 			if err := saveSecret(save, r.Secret); err != nil {
 				return err
