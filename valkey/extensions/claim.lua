@@ -148,7 +148,7 @@ local function reclaim(c)
   end
   local cause = 'lease_' .. x.ownership_state
   end_attempt(tag, id, old, 'interrupted_reclaimed', now, cause, '')
-  close_stream(stream_meta_key('ff:exec:' .. tag, id, old), 'reclaimed', now)
+  close_stream(stream_meta_key('ff:exec:' .. tag, id, old), 'reclaimed', now, false, tag, id)
   local index = start_attempt(c, 'reclaim', count + 1, {'reclaim_reason', cause, 'previous_attempt_index', old})
   emit(tag, id, now, 'reclaimed', w.lease_id, w.epoch, w.attempt_id, index, w.worker, w.instance, nil, nil, x.flow_id)
 end

@@ -36,7 +36,7 @@ local function mark_lapsed(tag, base, id, x, now)
   redis.call('ZADD', lost_key(tag, x.lane_id), score_of(x), id)
   emit_lease(tag, id, x, now, 'expired')
   if x.current_attempt_index then
-    close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'lease_expired', now, true)
+    close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'lease_expired', now, true, tag, id)
   end
   wake_lane(tag, x.lane_id)
 end

@@ -193,7 +193,7 @@ local function finish(tag, base, id, x, now, outcome, reason, ...)
     redis.call('ZADD', 'ffx:idx:' .. tag .. ':retention', now + own, id)
   end
   if x.current_attempt_index then
-    close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), CLOSED[outcome], now)
+    close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), CLOSED[outcome], now, false, tag, id)
   else
     wake_tails(tag, id)
   end

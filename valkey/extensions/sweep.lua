@@ -30,7 +30,7 @@ local function time_out_attempt(tag, base, id, x, now)
     return expire(tag, base, id, x, now, 'attempt_timeout')
   end
   end_open_attempt(tag, id, x, 'ended_failure', now, 'attempt_timeout', 'timeout')
-  close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'attempt_failure', now)
+  close_stream(stream_meta_key('ff:exec:' .. tag, id, x.current_attempt_index), 'attempt_failure', now, false, tag, id)
   plan_retry(tag, base, id, x, now, backoff, 'attempt_timeout', 'timeout')
 end
 

@@ -87,8 +87,11 @@ end
 
 -- Closes an output stream, if there is one, and tells those who wait for its frames,
 -- also when there was none. One that is closed keeps its end when only_open is set.
-local function close_stream(meta_key, reason, now, only_open)
-  local tag, execution_id = string.match(meta_key, '^ff:stream:({[^}]*}):(.*):[^:]*:meta$')
+-- Without the tag and the execution they are taken from the key.
+local function close_stream(meta_key, reason, now, only_open, tag, execution_id)
+  if not tag then
+    tag, execution_id = string.match(meta_key, '^ff:stream:({[^}]*}):(.*):[^:]*:meta$')
+  end
   if redis.call('EXISTS', meta_key, tag and 'ffx:exec:' .. tag .. ':' .. execution_id .. ':tails' or meta_key) == 0 then
     return
   end
