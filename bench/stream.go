@@ -13,9 +13,9 @@ import (
 )
 
 // Stream appends frames to the output of as many attempts as there are workers, Batch
-// in one call, while each attempt has Tails callers that follow it. It measures the
-// appends, and the time from the call of an append to the moment at which a tail has its
-// first frame.
+// in one call, while each attempt has Tails callers that follow it: as fast as possible,
+// or Rate frames per second. It measures the appends, and the time from the call of an
+// append to the moment at which a tail has the frame. Before that all tails have had one.
 func Stream(ctx context.Context, b ff.Backend, o Options) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -41,6 +41,7 @@ type streams struct {
 	o                 *Options
 	lane              ff.LaneID
 	claimed           []ff.Claimed
+	following         sync.WaitGroup
 	appends, arrivals recorder
 }
 
@@ -70,6 +71,7 @@ func (s *streams) measure(ctx context.Context, r *Report) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var tails sync.WaitGroup
+	s.following.Add(len(s.claimed) * s.o.Tails)
 	for i := range s.claimed {
 		for range s.o.Tails {
 			tails.Go(func() {
@@ -79,8 +81,11 @@ func (s *streams) measure(ctx context.Context, r *Report) error {
 			})
 		}
 	}
+	err := s.await(ctx)
 	start := time.Now()
-	err := s.append(ctx)
+	if err == nil {
+		err = s.append(ctx)
+	}
 	r.Seconds = time.Since(start).Seconds()
 	s.complete(context.WithoutCancel(ctx))
 	tails.Wait()
@@ -95,11 +100,52 @@ func (s *streams) measure(ctx context.Context, r *Report) error {
 	return nil
 }
 
+// firstFrame is the type of the frame that each output begins with.
+const firstFrame = "first"
+
+// await writes a frame to each output and waits until all tails have it.
+func (s *streams) await(ctx context.Context) error {
+	for i := range s.claimed {
+		first := ff.NewFrame{Type: firstFrame, Payload: make([]byte, 8)}
+		if _, err := s.b.AppendFrames(ctx, ff.AppendFrames{LeaseRef: s.claimed[i].Ref(), Frames: []ff.NewFrame{first}}); err != nil {
+			return fmt.Errorf("appending: %w", err)
+		}
+	}
+	all := make(chan struct{})
+	go func() { s.following.Wait(); close(all) }()
+	select {
+	case <-all:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// pace waits until the k-th append of a worker is due.
+func (s *streams) pace(ctx context.Context, begin time.Time, worker, k int) error {
+	if s.o.Rate == 0 {
+		return nil
+	}
+	nth := k*len(s.claimed) + worker
+	due := time.NewTimer(time.Until(begin.Add(time.Duration(float64(nth*s.o.Batch) / float64(s.o.Rate) * float64(time.Second)))))
+	defer due.Stop()
+	select {
+	case <-due.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // append writes all frames. The first bytes of each payload say when.
 func (s *streams) append(ctx context.Context) error {
 	var next atomic.Int64
+	begin := time.Now()
 	return parallel(ctx, len(s.claimed), func(ctx context.Context, i int) error {
-		for ctx.Err() == nil {
+		for k := 0; ctx.Err() == nil; k++ {
+			if err := s.pace(ctx, begin, i, k); err != nil {
+				return err
+			}
 			last := next.Add(int64(s.o.Batch))
 			n := min(int64(s.o.Batch), int64(s.o.Tasks)-last+int64(s.o.Batch))
 			if n <= 0 {
@@ -126,12 +172,18 @@ func (s *streams) append(ctx context.Context) error {
 // tail follows the output of an attempt to its end.
 func (s *streams) tail(ctx context.Context, of *ff.Claimed) error {
 	q := ff.TailFrames{StreamRef: ff.StreamRef{ID: of.Execution.ID, AttemptIndex: of.Execution.Attempt.Index}, Wait: 10 * time.Second, Limit: 1000}
+	has := sync.OnceFunc(s.following.Done)
+	defer has()
 	for {
 		page, err := s.b.TailFrames(ctx, q)
 		if err != nil {
 			return fmt.Errorf("tailing: %w", err)
 		}
 		for i := range page.Frames {
+			if page.Frames[i].Type == firstFrame {
+				has()
+				continue
+			}
 			s.arrivals.since(time.Unix(0, int64(binary.BigEndian.Uint64(page.Frames[i].Payload))))
 		}
 		if q.After = page.Last; page.Closed() {

@@ -25,6 +25,8 @@ type Options struct {
 	Chain bool
 	// Tails is how many callers follow each output.
 	Tails int
+	// Rate is how many frames are appended per second; 0 for as many as possible.
+	Rate int
 	// Progress, when set, is told what is going on.
 	Progress func(phase string, done, of int)
 }
@@ -40,7 +42,7 @@ func (o *Options) Validate() error {
 		{"payload", o.Payload, 0, ff.MaxPayloadBytes},
 		{"preload", o.Preload, 0, 100_000_000},
 		{"batch", o.Batch, 0, ff.MaxBatch},
-		{"tails", o.Tails, 0, 10_000},
+		{"tails", o.Tails, 0, 10_000}, {"rate", o.Rate, 0, 10_000_000},
 	} {
 		if f.n < f.low || f.n > f.limit {
 			return ff.InvalidInput(f.name, "must be %d to %d (got %d)", f.low, f.limit, f.n)

@@ -54,6 +54,7 @@ database of a Valkey, that is for nothing else.`}
 		}
 		if s.name == "stream" {
 			c.Flags().IntVar(&o.Tails, "tails", 1, "callers that follow each output")
+			c.Flags().IntVar(&o.Rate, "rate", 0, "frames per second of all together; 0 for as many as possible")
 			c.Flags().Lookup("tasks").Usage = "frames"
 			c.Flags().Lookup("batch").Usage = "frames per append"
 			c.Flags().Lookup("payload").Usage = "payload of a frame in bytes, at least 8"
