@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -149,15 +148,9 @@ func (s *Server) cancelExecution(r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if _, err := ff.ParseExecutionID(args.ExecutionID); err != nil {
-		return answer{}, fmt.Errorf("%w: field execution_id: %w", httpapi.ErrShape, err)
-	}
-	id, err := r.executionID()
+	id, err := r.sameExecutionID(args.ExecutionID)
 	if err != nil {
 		return answer{}, err
-	}
-	if args.ExecutionID != id.String() {
-		return answer{}, ff.InvalidInput("execution_id", "path execution_id does not match body execution_id")
 	}
 	c := ff.CancelExecution{ID: id, Reason: args.Reason, Source: ff.SourceOperatorOverride}
 	if args.Source != nil {

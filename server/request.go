@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -57,6 +58,18 @@ func (r *request) executionID() (ff.ExecutionID, error) {
 		shown := *e
 		shown.Detail = "invalid execution_id: " + e.Detail
 		return id, &shown
+	}
+	return id, err
+}
+
+// sameExecutionID reads the id of the path, which a body of the reference has again.
+func (r *request) sameExecutionID(again string) (ff.ExecutionID, error) {
+	if _, err := ff.ParseExecutionID(again); err != nil {
+		return ff.ExecutionID{}, fmt.Errorf("%w: field execution_id: %w", httpapi.ErrShape, err)
+	}
+	id, err := r.executionID()
+	if err == nil && again != id.String() {
+		err = ff.InvalidInput("execution_id", "path execution_id does not match body execution_id")
 	}
 	return id, err
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
@@ -32,15 +31,9 @@ func (s *Server) deliverSignal(r *request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if _, err := ff.ParseExecutionID(args.ExecutionID); err != nil {
-		return answer{}, fmt.Errorf("%w: field execution_id: %w", httpapi.ErrShape, err)
-	}
-	id, err := r.executionID()
+	id, err := r.sameExecutionID(args.ExecutionID)
 	if err != nil {
 		return answer{}, err
-	}
-	if args.ExecutionID != id.String() {
-		return answer{}, ff.InvalidInput("execution_id", "path execution_id does not match body execution_id")
 	}
 	c, err := args.Command(id)
 	if err != nil {
