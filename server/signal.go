@@ -1,7 +1,6 @@
 package server
 
 import (
-
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
