@@ -15,7 +15,8 @@ import (
 // until the stream is closed, which it is when the attempt has ended.
 
 // FrameMode says how long a frame is kept. Frames of different modes share one stream
-// and its trimming: one summary frame trims the stream to about SummaryRetention.
+// and its trimming: a best-effort frame keeps as many as its rate asks for, whatever
+// their modes.
 type FrameMode string
 
 // The modes (spec 04c §1).
@@ -23,8 +24,9 @@ const (
 	// FrameDurable keeps the newest DefaultFrameRetention frames, or as many as the
 	// append says.
 	FrameDurable FrameMode = "durable"
-	// FrameSummary merges the payload into the summary document of the attempt; the
-	// stream keeps about the newest SummaryRetention frames.
+	// FrameSummary merges the payload into the summary document of the attempt. A stream
+	// of nothing else keeps about the newest SummaryRetention frames; one that has had
+	// others keeps as many as for a durable frame.
 	FrameSummary FrameMode = "summary"
 	// FrameBestEffort is for output that is only interesting live. How many frames are
 	// kept follows their rate; a stream that has nothing else is deleted two TTLs after
@@ -48,7 +50,7 @@ const (
 	DefaultFrameRetention = 10_000
 	// MaxFrameRetention bounds what an append may ask for.
 	MaxFrameRetention = 100_000
-	// SummaryRetention is about how many frames a stream with a summary keeps.
+	// SummaryRetention is about how many frames a stream of summary frames keeps.
 	SummaryRetention = 64
 	// DefaultFrameTTL is the TTL of best-effort frames.
 	DefaultFrameTTL = 15 * time.Second

@@ -23,7 +23,8 @@ var streamBehaviours = []behaviour{
 	{"an append changes nothing of the execution", appendLeavesExecution},
 	{"concurrent appends to one stream are all there", concurrentAppends},
 	{"a stream keeps as many durable frames as the append says", durableRetention},
-	{"a stream with a summary keeps about the newest frames", summaryRetention},
+	{"a stream of summary frames keeps about the newest", summaryRetention},
+	{"summary frames push out no others", mixedRetention},
 	{"best-effort frames go two TTLs after the last", bestEffortExpires},
 	{"a durable frame keeps a best-effort stream", durableKeepsBestEffort},
 	{"a stream that has expired goes on with its count", expiredGoesOn},
@@ -349,6 +350,20 @@ func durableRetention(s *subject) {
 	send(0, 2)
 	s.wantPayloads(streamOf(c), "6 7 8 0 0 1")
 	s.equal("the count", s.appendTo(c, textFrame("last")).Count, int64(116))
+}
+
+func mixedRetention(s *subject) {
+	c := s.start(ff.CreateExecution{})
+	for i := range 300 {
+		frames := []ff.NewFrame{textFrame(fmt.Sprint("token ", i)), summaryFrame(fmt.Sprintf(`{"tokens":%d}`, i+1))}
+		if _, err := s.AppendFrames(s.Context(), ff.AppendFrames{LeaseRef: c.Ref(), Frames: frames}); err != nil {
+			s.Fatal(err)
+		}
+	}
+	got := s.frames(streamOf(c)).Frames
+	if len(got) != 600 || string(got[0].Payload) != "token 0" {
+		s.Errorf("%d of 600 frames are kept", len(got))
+	}
 }
 
 // summaryRetention allows for stores that trim whole blocks.

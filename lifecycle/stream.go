@@ -103,7 +103,7 @@ func Append(x *ff.Execution, s *Stream, d *Summary, c *AppendArgs, now time.Time
 	}
 	before, patches := s.Kept, c.patches
 	for i := range c.Frames {
-		f := s.add(&c.Frames[i], c.Retention, now)
+		f := s.add(&c.Frames[i], c.Retention, d, now)
 		if f.Mode == ff.FrameSummary {
 			if err := d.merge(patches[0], now); err != nil {
 				return Appended{}, ff.AtItem("frames", i, err)
@@ -136,8 +136,9 @@ func NoStream(id ff.ExecutionID) error {
 	return ff.Errorf(ff.CodeStreamClosed, "execution %s is not active", id)
 }
 
-// add gives the frame that is stored and counts it.
-func (s *Stream) add(n *ff.NewFrame, retention int, now time.Time) ff.Frame {
+// add gives the frame that is stored and counts it. The summary is that before the frame.
+func (s *Stream) add(n *ff.NewFrame, retention int, d *Summary, now time.Time) ff.Frame {
+	others := n.Mode != ff.FrameSummary || s.Count > d.Version
 	f := ff.Frame{ID: s.next(now), Type: n.Type, Payload: n.Payload, Encoding: n.Encoding, Source: n.Source,
 		CorrelationID: n.CorrelationID, Mode: n.Mode, At: n.At}
 	if f.Encoding == "" {
@@ -164,17 +165,25 @@ func (s *Stream) add(n *ff.NewFrame, retention int, now time.Time) ff.Frame {
 			s.ExpiresAt = now.Add(2 * f.TTL)
 		}
 		return f
-	case ff.FrameSummary:
-		s.trim(ff.SummaryRetention, trimSlack)
-	case ff.FrameDurable:
-		if retention > 0 {
-			s.trim(int64(retention), 0)
-		} else {
-			s.trim(ff.DefaultFrameRetention, trimSlack)
-		}
+	case ff.FrameSummary, ff.FrameDurable:
+		s.retain(retention, others)
 	}
 	s.Lasting, s.ExpiresAt = true, time.Time{}
 	return f
+}
+
+// retain trims the stream for a frame that may not be lost. Of summaries alone few are
+// kept, as the document has what they say; they do not push out frames of other modes,
+// which those of the reference do (spec 04c §3.3).
+func (s *Stream) retain(retention int, others bool) {
+	switch {
+	case !others:
+		s.trim(ff.SummaryRetention, trimSlack)
+	case retention > 0:
+		s.trim(int64(retention), 0)
+	default:
+		s.trim(ff.DefaultFrameRetention, trimSlack)
+	}
 }
 
 // next is the position after the last, at now unless the clock went back.

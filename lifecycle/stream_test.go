@@ -12,12 +12,18 @@ import (
 // appendTo appends and fails the test when it is refused.
 func appendTo(t *testing.T, x *ff.Execution, s *lifecycle.Stream, now time.Time, retention int, frames ...ff.NewFrame) lifecycle.Appended {
 	t.Helper()
+	return appendAfter(t, x, s, 0, now, retention, frames...)
+}
+
+// appendAfter is appendTo after a number of summary frames.
+func appendAfter(t *testing.T, x *ff.Execution, s *lifecycle.Stream, summaries int64, now time.Time, retention int, frames ...ff.NewFrame) lifecycle.Appended {
+	t.Helper()
 	fence := ff.Fence{LeaseID: x.Lease.ID, LeaseEpoch: x.LeaseEpoch, AttemptID: x.CurrentAttemptID}
 	args, err := lifecycle.PrepareAppend(&ff.AppendFrames{LeaseRef: ref(x, fence), Frames: frames, Retention: retention})
 	if err != nil {
 		t.Fatal(err)
 	}
-	summary, err := lifecycle.ReadSummary(ff.Summary{})
+	summary, err := lifecycle.ReadSummary(ff.Summary{Version: summaries})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +102,7 @@ func TestStreamsKeepWhatTheirModesSay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			x, s, kept := active(t), lifecycle.Stream{}, int64(0)
 			for i := range 900 {
-				a := appendTo(t, x, &s, t0.Add(time.Duration(i%20)*c.every), c.retention, c.frame)
+				a := appendAfter(t, x, &s, int64(i), t0.Add(time.Duration(i%20)*c.every), c.retention, c.frame)
 				kept += int64(len(a.Frames)) - a.Drop
 				if kept != s.Kept || s.Count != int64(i+1) {
 					t.Fatalf("after %d: %d are left, %+v", i, kept, s)
@@ -111,10 +117,25 @@ func TestStreamsKeepWhatTheirModesSay(t *testing.T) {
 
 func TestOneAppendTrimsFrameByFrame(t *testing.T) {
 	x, s := active(t), lifecycle.Stream{}
+	summary := ff.NewFrame{Mode: ff.FrameSummary, Payload: []byte(`{}`)}
+	appendTo(t, x, &s, t0, 0, repeat(500, summary)...)
+	kept := s.Kept
+	if a := appendAfter(t, x, &s, 500, t0, 0, append([]ff.NewFrame{summary}, repeat(100, ff.NewFrame{})...)...); kept > 128 || s.Kept < 164 || a.Drop != kept+101-s.Kept {
+		t.Errorf("kept %d, then %d, dropped %d", kept, s.Kept, a.Drop)
+	}
+}
+
+func TestASummaryPushesOutNoFramesOfOtherModes(t *testing.T) {
+	x, s := active(t), lifecycle.Stream{}
+	summary := ff.NewFrame{Mode: ff.FrameSummary, Payload: []byte(`{}`)}
 	appendTo(t, x, &s, t0, 0, repeat(500, ff.NewFrame{})...)
-	frames := append([]ff.NewFrame{{Mode: ff.FrameSummary, Payload: []byte(`{}`)}}, repeat(100, ff.NewFrame{})...)
-	if a := appendTo(t, x, &s, t0, 0, frames...); s.Kept != ff.SummaryRetention+100 || a.Drop != 500+101-s.Kept {
-		t.Errorf("kept %d, dropped %d", s.Kept, a.Drop)
+	appendTo(t, x, &s, t0, 0, repeat(300, summary)...)
+	if s.Kept != 800 {
+		t.Errorf("%d of 800 are kept", s.Kept)
+	}
+	appendAfter(t, x, &s, 300, t0, 700, summary)
+	if s.Kept != 700 {
+		t.Errorf("%d are kept, want the 700 that the append says", s.Kept)
 	}
 }
 

@@ -17,9 +17,11 @@ var withoutExtensions = map[string]string{
 	"a reader that waits hears of an event within milliseconds": noLog,
 	"readers see every event of concurrent commands":            noLog,
 	"signals, resumptions and escalations are events":           noSignals,
+	"summary frames push out no others":                         trims,
 }
 
 const (
+	trims     = "the compatible function trims a stream to 64 frames for a summary"
 	noLog     = "the compatible functions write no log of all events"
 	noSignals = "the compatible functions leave no entry in the lease history about signals and resumptions"
 	grantsEnd = "the key of a grant ends with it: a claim that comes late is told that there is none, and the execution is open at once"

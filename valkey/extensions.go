@@ -12,7 +12,7 @@ const ExtensionsName = "flowfabric_go"
 
 // ExtensionsVersion grows with every change of the extensions. A newer library is
 // never replaced by an older one.
-const ExtensionsVersion = 6
+const ExtensionsVersion = 7
 
 //go:embed functions/shared.lua functions/frames.lua functions/waitpoint.lua functions/waitpoint_token.lua extensions/*.lua
 var extensionParts embed.FS

@@ -20,7 +20,7 @@ redis.register_function('ffx_append', function(keys, a)
   local s = {stream = stream, meta = stream .. ':meta',
     summary_key = 'ff:attempt:' .. tag .. ':' .. id .. ':' .. x.current_attempt_index .. ':summary',
     id = id, index = x.current_attempt_index, attempt_id = a[4], retention = assert(tonumber(a[5])), now = now,
-    max_summary = assert(tonumber(a[6]))}
+    max_summary = assert(tonumber(a[6])), keep = true}
   local entries, bad, number = frames.append(s, list)
   if not entries then
     if bad.err then

@@ -129,11 +129,14 @@ local function best_effort_cap(f, meta, now)
   return meta.maxlen_applied_last
 end
 
+local lasting = {durable = true, summary = true}
+
 -- Says how a frame is written and how the stream is trimmed then. Returns the refusal
--- of an argument that cannot be used.
-local function plan(f, s, meta)
+-- of an argument that cannot be used. Of summaries alone few are kept; where s.keep is
+-- set they do not push out others, of which there are some when others is set.
+local function plan(f, s, meta, others)
   f.trim = '~'
-  if f.mode == 'summary' then
+  if f.mode == 'summary' and not (s.keep and others) then
     f.maxlen, f.durable = 64, true
   elseif f.mode == 'best_effort' then
     local ttl = tonumber(f.ttl)
@@ -144,9 +147,9 @@ local function plan(f, s, meta)
     f.maxlen = best_effort_cap(f, meta, s.now)
     return
   elseif s.retention == 0 then
-    f.maxlen, f.durable = 10000, f.mode == 'durable'
+    f.maxlen, f.durable = 10000, lasting[f.mode]
   else
-    f.maxlen, f.durable, f.trim = s.retention, f.mode == 'durable', '='
+    f.maxlen, f.durable, f.trim = s.retention, lasting[f.mode], '='
   end
   f.ttl = nil
 end
@@ -230,10 +233,12 @@ function frames.append(s, list)
     return nil, err('stream_closed')
   end
   for i, f in ipairs(list) do
-    local bad = plan(f, s, meta)
-    if not bad and f.mode == 'summary' then
+    local bad, summaries
+    if f.mode == 'summary' then
       s.summary, bad = patched(s.summary, s.summary_key, f)
+      summaries = s.summary and s.summary.version - 1
     end
+    bad = bad or plan(f, s, meta, summaries and number_of(meta.frame_count) + i - 1 > summaries)
     if bad then
       return nil, bad, i
     end
