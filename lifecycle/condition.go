@@ -63,6 +63,18 @@ func feed(s *Suspended, w *Waitpoint, sig *ff.Signal) ff.SignalEffect {
 	return ff.EffectAppended
 }
 
+// Met reports whether signals to one waitpoint meet a condition that is bound to it.
+func Met(c *ff.ResumeCondition, at *ff.Waitpoint, signals []ff.Signal) bool {
+	s, w := Suspended{}, Waitpoint{}
+	s.Condition, w.Waitpoint = *c, *at
+	for i := range signals {
+		if feed(&s, &w, &signals[i]) == ff.EffectResumed {
+			return true
+		}
+	}
+	return false
+}
+
 // concerns reports whether signals to the waitpoint of that key can meet the node.
 func concerns(n *ff.ResumeCondition, key string) bool {
 	switch n.Kind {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/lifecycle"
 )
 
 // ErrSuspended is what a handler returns after Await has suspended its task: the handler
@@ -15,6 +16,11 @@ var ErrSuspended error = &outcome{err: errors.New("suspended"), suspended: true}
 
 // ErrWaitTimeout is what Await answers when the time of a wait that OrResume is over.
 var ErrWaitTimeout = errors.New("the time to wait is over and what was waited for has not come")
+
+// ErrResumedByOperator is what Await answers, beside the signals that have come, when a
+// person let the execution go on before they met the condition of the wait. It is not an
+// approval: whoever takes it for one says so with errors.Is.
+var ErrResumedByOperator = errors.New("an operator has resumed the execution before what it waited for had come")
 
 // Wait says what a task waits for and how long. Make one with WaitForSignal,
 // WaitForOperator, Sleep or WaitFor; its methods give changed copies. A wait without an
@@ -96,6 +102,7 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 	if !t.beginEnd() {
 		return r, ErrEnded
 	}
+	t.flushOutput(ctx)
 	err := t.insist(ctx, func(ctx context.Context) (err error) {
 		r, err = t.w.store.SuspendExecution(ctx, c)
 		return err
@@ -114,8 +121,9 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 // Await waits at a place of the handler that the key names, and gives the signals that
 // have come there. The first time it suspends the task: it returns ErrSuspended, and so
 // must the handler. When the handler is run again it finds at the same key what has
-// come: none when an operator has resumed the execution, ErrWaitTimeout when the time of
-// a wait that OrResume is over. What has come stays for later attempts, until the
+// come: signals that meet the condition; ErrResumedByOperator with those that do not,
+// when an operator has resumed the execution; ErrWaitTimeout when the time of a wait that
+// OrResume is over. What has come stays for later attempts, until the
 // execution is replayed. The condition is over the one waitpoint of that key; whoever
 // needs answers from several awaits them one after the other, the order in which they
 // come does not matter when Waitpoint has made their waitpoints before.
@@ -137,7 +145,7 @@ func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, erro
 	case at.waitpoint.CloseReason == ff.ClosedTimedOutResume:
 		return nil, ErrWaitTimeout
 	default:
-		return t.signalsAt(ctx, at.waitpoint.ID, w)
+		return t.answered(ctx, at.waitpoint, w)
 	}
 	r, err := t.Suspend(ctx, w)
 	switch {
@@ -147,6 +155,18 @@ func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, erro
 		return t.signalsAt(ctx, r.Waitpoints[0].ID, w)
 	}
 	return nil, ErrSuspended
+}
+
+// answered gives the signals to a waitpoint at which the task has waited. Signals that do
+// not meet the condition did not end the wait: an operator did.
+func (t *Task) answered(ctx context.Context, at *ff.Waitpoint, w Wait) ([]ff.Signal, error) {
+	signals, err := t.signalsAt(ctx, at.ID, w)
+	c := w.c.Condition.Bind(at.Key)
+	forSignals := c.Kind != ff.ConditionOperator && c.Kind != ff.ConditionTimeout
+	if err == nil && forSignals && !lifecycle.Met(&c, at, signals) {
+		err = ErrResumedByOperator
+	}
+	return signals, err
 }
 
 // Waitpoint is a waitpoint of a task.

@@ -287,3 +287,70 @@ func TestNobodyIsLeftUntoldByAHandlerThatIsInterrupted(t *testing.T) {
 		t.Errorf("told of %v, want the same waitpoint twice: before the interruption and after it", told)
 	}
 }
+
+func TestAnOperatorsResumeIsNotWhatATaskWaitedFor(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		list, err := t.Await(ctx, "approval", worker.WaitFor(ff.AwaitCount(2, ff.DistinctSources)))
+		if errors.Is(err, worker.ErrResumedByOperator) {
+			return fmt.Appendf(nil, "not approved, but %q", namesOf(list)), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, err := t.Await(ctx, "go", worker.WaitForOperator()); err != nil {
+			return nil, err
+		}
+		return []byte("approved"), nil
+	})
+	resume := func(id ff.ExecutionID) {
+		if _, err := e.Backend().ResumeExecution(t.Context(), ff.ResumeExecution{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		e.RunAll()
+	}
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.Signal(id, "approved", nil)
+	resume(id)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `not approved, but ["approved "]` {
+		t.Errorf("after one of two: %s", got)
+	}
+	id = e.Submit("deploy", nil)
+	e.RunAll()
+	resume(id)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `not approved, but []` {
+		t.Errorf("after none: %s", got)
+	}
+	e.Worker().HandleTask("sign off", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		_, err := t.Await(ctx, "go", worker.WaitForOperator())
+		return nil, err
+	})
+	id = e.Submit("sign off", nil)
+	e.RunAll()
+	resume(id)
+	e.RequireState(id, ff.StateCompleted)
+}
+
+func TestWhatWasWrittenBeforeAWaitIsStored(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		if !t.Resumed() {
+			if err := t.Stream().Append(ctx, ff.NewFrame{Payload: []byte("asking")}); err != nil {
+				return nil, err
+			}
+		}
+		_, err := t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		return nil, err
+	})
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateSuspended)
+	r, err := e.Backend().ReadFrames(t.Context(), ff.ReadFrames{StreamRef: ff.StreamRef{ID: id}})
+	if err != nil || len(r.Frames) != 1 || string(r.Frames[0].Payload) != "asking" {
+		t.Errorf("%+v, %v", r.Frames, err)
+	}
+	e.Signal(id, "approved", nil)
+	e.RunUntilEnded(id)
+	e.RequireState(id, ff.StateCompleted)
+}

@@ -37,9 +37,6 @@ func publishReport(ctx context.Context, b ff.Executions, p publication) (out pub
 	if err != nil {
 		return out, err
 	}
-	if len(decisions) == 0 {
-		return out, worker.Permanent(errors.New("the report was resumed without a decision"))
-	}
 	decision := decisions[0]
 	if decision.Name != client.Approved {
 		return out, worker.Permanent(fmt.Errorf("the report was %s by %s", decision.Name, decision.SourceIdentity))

@@ -16,7 +16,7 @@ import (
 func (a *app) resumeCommand() *cobra.Command {
 	var delay time.Duration
 	c := &cobra.Command{Use: "resume ID", Short: "Resume a suspended execution without a signal", Args: exactly("ID"),
-		Long:    "Resumes a suspended execution, whatever it waits for. Its worker goes on and finds that no signal has come.",
+		Long:    "Resumes a suspended execution, whatever it waits for. Its worker goes on and is told\nthat an operator did it, not what it waited for: this is no approval. See approve, reject and signal for those.",
 		Example: "  flowfabric resume '{fp:86}:550e8400-e29b-41d4-a716-446655440000'\n  flowfabric resume \"$ID\" --delay 10m",
 	}
 	c.RunE = a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
