@@ -211,7 +211,8 @@ type DeliverApproval struct {
 	WaitpointID WaitpointID
 	// Decision is the name of the signal: by convention approved or rejected.
 	Decision string
-	// By is who decides; it becomes the source identity.
+	// By is who decides; it becomes the source identity. It must be given: decisions of
+	// nobody cannot be told apart.
 	By string
 	// Payload is given to the worker.
 	Payload []byte
@@ -227,11 +228,14 @@ type ApprovalStore interface {
 }
 
 // DeliverApprovalSignal reads the token and delivers the decision (spec 04b §8.2).
-// Errors: waitpoint_not_found, and those of DeliverSignal.
+// Errors: invalid_input without By, waitpoint_not_found, and those of DeliverSignal.
 func DeliverApprovalSignal(ctx context.Context, store ApprovalStore, c DeliverApproval) (DeliverSignalResult, error) {
 	ref := WaitpointRef{c.ID, c.WaitpointID}
 	if err := ref.Validate(); err != nil {
 		return DeliverSignalResult{}, err
+	}
+	if strings.TrimSpace(c.By) == "" {
+		return DeliverSignalResult{}, InvalidInput("by", "must say who decides")
 	}
 	token, err := store.WaitpointToken(ctx, ref)
 	if err != nil {

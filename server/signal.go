@@ -17,7 +17,7 @@ func signalRoutes() []route {
 		{method: "POST", path: "/v1/executions/{id}/waitpoints/{waitpoint_id}/signals", id: "deliver-signal-with", tag: "people", summary: "Deliver a signal to a waitpoint, with its token", limit: limitSignal,
 			body: httpapi.DeliverSignal{}, required: []string{"signal_name"}, answers: map[int]any{200: httpapi.Delivered{}}, serve: (*Server).deliverSignalWith},
 		{method: "POST", path: "/v1/executions/{id}/decide", id: "decide", tag: "people", summary: "Approve, reject or decide otherwise, as an operator", limit: limitSignal,
-			body: httpapi.Decide{}, required: []string{"decision"}, answers: map[int]any{200: httpapi.Decided{}}, serve: (*Server).decide},
+			body: httpapi.Decide{}, required: []string{"by", "decision"}, answers: map[int]any{200: httpapi.Decided{}}, serve: (*Server).decide},
 		{method: "GET", path: "/v1/executions/{id}/signals", id: "list-signals", tag: "people", summary: "List the signals of an execution in their order",
 			query: []param{{name: "waitpoint_id", doc: "Only signals of this waitpoint"}, {name: "resumed", doc: "Only those that met the condition of the latest suspension", enum: []any{"true", "false"}},
 				{name: "cursor", doc: "Where the last page ended"}, {name: "limit", doc: "Page size", number: true, max: ff.MaxPageLimit}},

@@ -57,10 +57,15 @@ func TestADecisionNeedsNoTokenAndFindsItsWaitpoint(t *testing.T) {
 	}
 	id, at := suspended(t, store, ff.SuspendExecution{Waitpoints: []ff.WaitpointBinding{{Key: "legal"}, {Key: "finance"}},
 		Condition: ff.AllOf(ff.AwaitSignal("approved").At("legal"), ff.AwaitSignal("approved").At("finance"))})
-	if status, body := decide(id, `{"decision":"approved"}`); status != 400 || !strings.Contains(body, at[0].ID.String()+" (legal)") || !strings.Contains(body, at[1].ID.String()+" (finance)") {
+	for _, by := range []string{"", `,"by":""`, `,"by":" "`} {
+		if status, body := decide(id, `{"decision":"approved","waitpoint":"legal"`+by+`}`); status < 400 || !strings.Contains(body, "by") {
+			t.Errorf("by nobody (%s): %d %s", by, status, body)
+		}
+	}
+	if status, body := decide(id, `{"decision":"approved","by":"ann"}`); status != 400 || !strings.Contains(body, at[0].ID.String()+" (legal)") || !strings.Contains(body, at[1].ID.String()+" (finance)") {
 		t.Errorf("of two waitpoints: %d %s", status, body)
 	}
-	if status, body := decide(id, `{"decision":"approved","waitpoint":"tax"}`); status != 409 || !strings.Contains(body, "waitpoint_not_found") {
+	if status, body := decide(id, `{"decision":"approved","waitpoint":"tax","by":"ann"}`); status != 409 || !strings.Contains(body, "waitpoint_not_found") {
 		t.Errorf("an unknown key: %d %s", status, body)
 	}
 	if status, body := decide(id, `{"decision":"approved","waitpoint":"legal","by":"ann"}`); status != 200 || !strings.Contains(body, `"effect":"appended_to_waitpoint"`) {
@@ -72,7 +77,7 @@ func TestADecisionNeedsNoTokenAndFindsItsWaitpoint(t *testing.T) {
 	if status, body := decide(id, fmt.Sprintf(`{"decision":"approved","waitpoint":"%s","by":"bob","payload":{"limit":5}}`, at[1].ID)); status != 200 || !strings.Contains(body, `"effect":"resume_condition_satisfied"`) {
 		t.Errorf("by id: %d %s", status, body)
 	}
-	if status, body := decide(id, `{"decision":"approved"}`); status != 409 || !strings.Contains(body, "no open waitpoint") {
+	if status, body := decide(id, `{"decision":"approved","by":"ann"}`); status != 409 || !strings.Contains(body, "no open waitpoint") {
 		t.Errorf("afterwards: %d %s", status, body)
 	}
 	list, err := store.ListSignals(t.Context(), ff.ListSignals{ID: id, Resumed: true})

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -167,7 +166,7 @@ func (a *app) replayCommand() *cobra.Command {
 		return a.print(httpapi.StateAnswer{State: got.State}, func(p *printer) { p.line("%s %s", id, p.state(got.State)) })
 	})
 	c.Flags().StringVar(&r.Reason, "reason", "", "reason that is kept with the new attempt")
-	c.Flags().StringVar(&r.RequestedBy, "by", os.Getenv("USER"), "who asks for it")
+	c.Flags().StringVar(&r.RequestedBy, "by", userName(), "who asks for it")
 	c.Flags().Lookup("by").DefValue = "$USER"
 	c.Flags().StringVar(&payload, "payload", "", "replace the input: a text, @FILE, or - for standard input")
 	return c

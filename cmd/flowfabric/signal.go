@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/user"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,10 +27,22 @@ type signalFlags struct {
 func (f *signalFlags) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.waitpoint, "waitpoint", "", "id or key of the waitpoint; the only open one when absent")
-	flags.StringVar(&f.by, "by", os.Getenv("USER"), "who says so")
+	flags.StringVar(&f.by, "by", userName(), "who says so")
 	flags.Lookup("by").DefValue = "$USER"
 	flags.StringVar(&f.payload, "payload", "", "for the worker: JSON, @FILE, or - for standard input")
 	flags.BoolVar(&f.raw, "raw", false, "take the payload as raw bytes, not as JSON")
+}
+
+// userName is who runs the command: the variable USER, or whom the system knows; empty
+// when neither says.
+func userName() string {
+	if name := os.Getenv("USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
 }
 
 func (f *signalFlags) readPayload(stdin io.Reader) ([]byte, error) {
@@ -57,6 +70,9 @@ func (a *app) decideCommand(use, decision, short, example string) *cobra.Command
 		Long: "Delivers the signal \"" + decision + "\" as an operator, without a token. The same decision of the same person\nat a waitpoint counts once. Whether the execution goes on is up to what it waits for.",
 	}
 	c.RunE = a.withID(func(ctx context.Context, b ff.Backend, id ff.ExecutionID) error {
+		if strings.TrimSpace(f.by) == "" {
+			return usageError("--by must say who decides")
+		}
 		payload, err := f.readPayload(a.stdin)
 		if err != nil {
 			return err

@@ -161,6 +161,7 @@ func TestAnOperatorResumesFromTheCommandLine(t *testing.T) {
 		{[]string{"approve", "{fp:1}:550e8400-e29b-41d4-a716-446655440000"}, exitNotFound, "execution_not_found"},
 		{[]string{"approve", id}, exitFailed, "no open waitpoint"},
 		{[]string{"waitpoints", "{fp:1}:550e8400-e29b-41d4-a716-446655440000"}, exitNotFound, "execution_not_found"},
+		{[]string{"approve", id, "--by", ""}, exitUsage, "--by must say who decides"},
 		{[]string{"waitpoints"}, exitUsage, "needs 1 argument"},
 		{[]string{"signal", id}, exitUsage, "needs 2 argument"},
 		{[]string{"signal", "x", "y"}, exitUsage, "x"},

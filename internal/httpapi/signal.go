@@ -163,7 +163,7 @@ func (d Delivered) Result() ff.DeliverSignalResult {
 type Decide struct {
 	Decision          string          `json:"decision" doc:"Name of the signal: approved and rejected by convention" minLength:"1" maxLength:"256"`
 	Waitpoint         string          `json:"waitpoint,omitempty" doc:"Id or key of the waitpoint; the only open one when absent" maxLength:"256"`
-	By                string          `json:"by,omitempty" doc:"Who decides" maxLength:"256"`
+	By                string          `json:"by" doc:"Who decides" minLength:"1" maxLength:"256"`
 	Payload           json.RawMessage `json:"payload,omitempty" doc:"Any JSON value, for the worker"`
 	PayloadBase64     []byte          `json:"payload_base64,omitempty" doc:"Raw bytes in base64, instead of payload"`
 	IdempotencySuffix string          `json:"idempotency_suffix,omitempty" doc:"The same decision is taken once per suffix; by when absent" maxLength:"256"`
