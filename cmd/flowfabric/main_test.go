@@ -101,6 +101,7 @@ func okJSON[T any](t testing.TB, args ...string) (v T) {
 // daemon is a command that runs in the background.
 type daemon struct {
 	cmd    *exec.Cmd
+	stdout *lines
 	stderr *lines
 	wait   func() error
 	ended  chan struct{}
@@ -129,8 +130,8 @@ func launch(t testing.TB, env []string, args ...string) *daemon {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary, args...)
 	cmd.Env = append(os.Environ(), env...)
-	d := &daemon{cmd: cmd, stderr: &lines{}, ended: make(chan struct{})}
-	cmd.Stderr = d.stderr
+	d := &daemon{cmd: cmd, stdout: &lines{}, stderr: &lines{}, ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = d.stdout, d.stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

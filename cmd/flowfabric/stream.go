@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/spf13/cobra"
 
 	ff "github.com/flowfabric/flowfabric"
@@ -120,6 +122,7 @@ func (a *app) streamTailCommand() *cobra.Command {
 	var follow bool
 	var lines int
 	var after string
+	var patience time.Duration
 	c := &cobra.Command{Use: "tail ID", Short: "Print the end of the output of an execution, and follow it", Args: exactly("ID"),
 		Long: "Prints the last frames of an attempt. With --follow it goes on as frames come, with the next\nattempt when one has ended, until the execution has ended.",
 		Example: "  flowfabric stream tail -f '{fp:86}:550e8400-e29b-41d4-a716-446655440000'\n" +
@@ -141,21 +144,65 @@ func (a *app) streamTailCommand() *cobra.Command {
 		if err := a.lastFrames(ctx, b, &f, &q, lines); err != nil || !follow {
 			return err
 		}
-		for o, err := range client.Follow(ctx, b, q) {
-			if err == nil {
-				err = a.frame(&f, &o)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return a.follow(ctx, b, &f, q, patience)
 	})
 	f.add(c)
+	c.Flags().DurationVar(&patience, "retry-for", tailPatience, "how long to go on trying while a server or store that was there cannot be reached")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the execution has ended")
 	c.Flags().IntVarP(&lines, "lines", "n", frameLines, "how many of the last frames to begin with")
 	c.Flags().StringVar(&after, "after", "", "begin after this position instead, MS or MS-SEQ; 0-0 for all")
 	return c
+}
+
+// tailPatience is how long a tail bears that nothing answers: a server that is restarted
+// is back by then.
+const tailPatience = time.Minute
+
+// follow prints the output from q on until the execution has ended. While nothing answers
+// it waits, for as long as patience says; then it says how to go on.
+func (a *app) follow(ctx context.Context, b ff.Backend, f *streamFlags, q ff.TailFrames, patience time.Duration) error {
+	for {
+		err := a.followOnce(ctx, b, f, &q)
+		if err == nil || ctx.Err() != nil || !ff.IsRetryable(err) {
+			return err
+		}
+		fmt.Fprintf(a.stderr, "following broke off: %v; trying again for %s\n", err, patience)
+		if err := awaitAnswer(ctx, b, q.ID, patience); err != nil {
+			fmt.Fprintf(a.stderr, "continue with: flowfabric stream tail -f '%s' --attempt %d --after %s\n", q.ID, q.AttemptIndex, q.After)
+			return err
+		}
+	}
+}
+
+// awaitAnswer waits until an execution can be read again.
+func awaitAnswer(ctx context.Context, b ff.Backend, id ff.ExecutionID, patience time.Duration) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 2*time.Second
+	for lost := time.Now(); ; {
+		select {
+		case <-time.After(pause.NextBackOff()):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		_, err := b.Execution(ctx, id)
+		if err == nil || !ff.IsRetryable(err) || time.Since(lost) >= patience {
+			return err
+		}
+	}
+}
+
+// followOnce follows until something fails, and moves q behind what was printed.
+func (a *app) followOnce(ctx context.Context, b ff.Backend, f *streamFlags, q *ff.TailFrames) error {
+	for o, err := range client.Follow(ctx, b, *q) {
+		if err == nil {
+			err = a.frame(f, &o)
+		}
+		if err != nil {
+			return err
+		}
+		q.AttemptIndex, q.After = o.AttemptIndex, o.ID
+	}
+	return nil
 }
 
 // lastFrames prints the last frames that are there after q.After, and moves it on.

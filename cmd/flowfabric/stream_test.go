@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/bench"
+	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 	"github.com/flowfabric/flowfabric/sqlstore/sqlite"
 )
@@ -87,6 +89,55 @@ func attempt(t *testing.T) (store, id string, ids []ff.FrameID) {
 		t.Fatal(err)
 	}
 	return "sqlite:" + store, created.ID.String(), r.IDs
+}
+
+// A tail outlives its server, and says how to go on when it gives up.
+func TestATailGoesOnWhenItsServerIsBack(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "ff.db")
+	first, base := serve(t, db, "127.0.0.1:0")
+	address := strings.TrimPrefix(base, "http://")
+	c, err := client.New(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := c.Backend()
+	id := strings.TrimSpace(ok(t, "submit", "answer", "--server", base))
+	got, err := store.Claim(t.Context(), ff.Claim{Claimant: ff.Claimant{Worker: "w", Instance: "w-1"}, Lanes: []ff.LaneID{"default"}, LeaseTTL: time.Hour})
+	if err != nil || len(got.Claimed) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	lease := got.Claimed[0].Ref()
+	write := func(text string) {
+		if _, err := store.AppendFrames(t.Context(), ff.AppendFrames{LeaseRef: lease, Frames: []ff.NewFrame{{Payload: []byte(text)}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	tail := func(args ...string) *daemon {
+		d := launch(t, nil, append([]string{"stream", "tail", "-f", id, "--server", base}, args...)...)
+		eventually(t, "the tail has the first frame", func() bool { return strings.Contains(d.stdout.String(), "one") })
+		return d
+	}
+	goesOn, givesUp := tail(), tail("--retry-for", "0s")
+	if err := first.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.wait()
+	_ = givesUp.wait()
+	if says := givesUp.stderr.String(); givesUp.cmd.ProcessState.ExitCode() != exitUnavailable || !regexp.MustCompile(`continue with: flowfabric stream tail -f '\{fp:\d+\}:[0-9a-f-]+' --attempt 0 --after \d+-\d+\n`).MatchString(says) {
+		t.Errorf("exit code %d: %s", givesUp.cmd.ProcessState.ExitCode(), says)
+	}
+	serve(t, db, address)
+	write("two")
+	if _, err := store.CompleteExecution(t.Context(), ff.CompleteExecution{LeaseRef: lease}); err != nil {
+		t.Fatal(err)
+	}
+	if err := goesOn.wait(); err != nil {
+		t.Errorf("%v: %s", err, goesOn.stderr)
+	}
+	if strings.Count(goesOn.stdout.String(), "one") != 1 || strings.Count(goesOn.stdout.String(), "two") != 1 {
+		t.Errorf("followed %q", goesOn.stdout)
+	}
 }
 
 func TestStreamCommandsShowWhatAnAttemptHasWritten(t *testing.T) {
