@@ -66,8 +66,9 @@ func (d *demo) publish(ctx context.Context, summary ff.ExecutionID) error {
 		return d.waitPending(ctx, 0)
 	}
 	d.show.done()
-	fmt.Fprintf(d.app.stderr, `the report waits for approval, suspended, for %s; approve or reject it from another terminal:
-  %s approve '%s' --server %s
+	fmt.Fprintf(d.app.stderr, `the report waits for approval, suspended, for %[1]s; approve or reject it from another terminal:
+  %[2]s approve '%[3]s' --server %[4]s
+  %[2]s reject '%[3]s' --server %[4]s
 `, d.flags.approval, os.Args[0], id, d.url)
 	d.patience += d.flags.approval
 	return d.waitPending(ctx, 0)

@@ -45,7 +45,11 @@ func (a *app) explainCommand() *cobra.Command {
 				shown := httpapi.SuspensionOf(suspension)
 				out.Suspension = &shown
 				if !suspension.Open() {
-					out.Reasons = append(out.Reasons, waited(suspension))
+					text, err := waited(ctx, b, suspension)
+					if err != nil {
+						return err
+					}
+					out.Reasons = append(out.Reasons, text)
 				}
 			}
 			return a.print(out, func(p *printer) {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	ff "github.com/flowfabric/flowfabric"
+	"github.com/flowfabric/flowfabric/client"
 	"github.com/flowfabric/flowfabric/internal/httpapi"
 )
 
@@ -48,13 +51,13 @@ func (p *printer) suspension(s *ff.Suspension) {
 	if !s.TimeoutAt.IsZero() {
 		until = at(s.TimeoutAt) + ", then " + onTimeout(s.OnTimeout)
 	}
-	waits := "waits for"
+	waits, by := "waits for", "counted"
 	if !s.Open() {
-		waits, ended = "waited for", s.CloseReason+" at "+at(s.ClosedAt)
+		waits, by, ended = "waited for", "resumed by", s.CloseReason+" at "+at(s.ClosedAt)
 	}
 	p.line("")
 	p.fields(waits, clean(inWords(&s.Condition)), "because", string(s.Reason), "since", at(s.CreatedAt), "until", until,
-		"last signal", at(s.LastSignalAt), "ended", clean(ended), "resumed by", signalIDs(s.ResumedBy), "left", clean(s.Continuation))
+		"last signal", at(s.LastSignalAt), "ended", clean(ended), by, signalIDs(s.ResumedBy), "left", clean(s.Continuation))
 }
 
 func signalIDs(ids []ff.SignalID) string {
@@ -133,6 +136,8 @@ func suspended(ctx context.Context, b ff.Backend, x *ff.Execution, now time.Time
 	}
 	reasons := []string{fmt.Sprintf("it waits since %s for %s (%s)", at(s.CreatedAt), inWords(&s.Condition), s.Reason)}
 	switch {
+	case strings.HasPrefix(x.BlockingDetail, "suspension escalated"):
+		reasons = append(reasons, "its time was over, and it was escalated: an operator has to decide")
 	case s.TimeoutAt.IsZero():
 		reasons = append(reasons, "it may wait for ever")
 	case s.TimeoutAt.After(now):
@@ -145,17 +150,48 @@ func suspended(ctx context.Context, b ff.Backend, x *ff.Execution, now time.Time
 		return nil, err
 	}
 	for i := range open {
-		reasons = append(reasons, came(&open[i]))
+		text, err := came(ctx, b, x.ID, &open[i])
+		if err != nil {
+			return nil, err
+		}
+		reasons = append(reasons, text)
 	}
 	return append(reasons, ways(s, len(open))), nil
 }
 
-func came(w *ff.Waitpoint) string {
+// came says what has come to a waitpoint, and from whom.
+func came(ctx context.Context, b ff.Backend, id ff.ExecutionID, w *ff.Waitpoint) (string, error) {
 	text := fmt.Sprintf("at waitpoint %s (%s) %d signal(s) have come, %d of them counted", w.ID, w.Key, w.Signals, w.MatchedSignals)
 	if w.LastSignalAt.IsZero() {
-		return text
+		return text, nil
 	}
-	return text + ", the last at " + at(w.LastSignalAt)
+	who, err := senders(ctx, b, ff.ListSignals{ID: id, WaitpointID: w.ID})
+	return text + who + ", the last at " + at(w.LastSignalAt), err
+}
+
+// shownSenders bounds the signals whose senders are named.
+const shownSenders = 20
+
+// senders names the signals that counted and who sent them.
+func senders(ctx context.Context, b ff.Backend, q ff.ListSignals) (string, error) {
+	q.Limit = shownSenders
+	r, err := b.ListSignals(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	var list []string
+	for i := range r.Signals {
+		if sig := &r.Signals[i]; sig.Effect.Matched() || q.Resumed {
+			list = append(list, strconv.Quote(sig.Name)+" by "+cmp.Or(clean(sig.SourceIdentity), "nobody"))
+		}
+	}
+	if len(list) == 0 {
+		return "", nil
+	}
+	if r.Next != "" {
+		list = append(list, "…")
+	}
+	return ": " + strings.Join(list, ", "), nil
 }
 
 func ways(s *ff.Suspension, open int) string {
@@ -168,18 +204,22 @@ func ways(s *ff.Suspension, open int) string {
 	if open > 1 {
 		at = " --waitpoint KEY"
 	}
-	name := "NAME"
-	if names := s.Condition.SignalNames(); len(names) == 1 {
+	name, names := "NAME", s.Condition.SignalNames()
+	if s.Reason == ff.SuspendedForApproval && (len(names) == 0 || slices.Contains(names, client.Approved)) {
+		return "answer it with: flowfabric approve " + id + at + ", or flowfabric reject " + id + at + "; " + resume
+	}
+	if len(names) == 1 {
 		name = "'" + names[0] + "'"
 	}
 	return "answer it with: flowfabric signal " + id + " " + name + at + "; " + resume
 }
 
 // waited says how the latest wait ended.
-func waited(s *ff.Suspension) string {
+func waited(ctx context.Context, b ff.Backend, s *ff.Suspension) (string, error) {
 	text := fmt.Sprintf("it waited from %s to %s for %s: %s", at(s.CreatedAt), at(s.ClosedAt), inWords(&s.Condition), s.CloseReason)
-	if n := len(s.ResumedBy); n > 0 {
-		text += fmt.Sprintf(" by %d signal(s)", n)
+	if len(s.ResumedBy) == 0 {
+		return text, nil
 	}
-	return text
+	who, err := senders(ctx, b, ff.ListSignals{ID: s.ExecutionID, Resumed: true})
+	return text + fmt.Sprintf(" by %d signal(s)", len(s.ResumedBy)) + who, err
 }

@@ -74,7 +74,7 @@ func TestPeopleSeeWhatAnExecutionWaitsForAndAnswerIt(t *testing.T) {
 	const what = `all of (a signal "approved" at legal; a signal "approved" at finance)`
 	s.says(ok(t, s.on("get", id)...), "waits for  "+what, "waiting_for_approval", ", then it is cancelled")
 	s.says(ok(t, s.on("explain", id)...), "it waits since", "for "+what, "its time is over at", "it is cancelled then",
-		"("+at[0].Key+") 0 signal(s) have come", "flowfabric signal '"+id+"' 'approved' --waitpoint KEY", "flowfabric resume '"+id+"'")
+		"("+at[0].Key+") 0 signal(s) have come", "flowfabric approve '"+id+"' --waitpoint KEY, or flowfabric reject '"+id+"' --waitpoint KEY", "flowfabric resume '"+id+"'")
 	list := okJSON[httpapi.Waitpoints](t, s.on("waitpoints", id)...)
 	if len(list.Waitpoints) != 2 || list.Waitpoints[0].WaitpointID.String() > list.Waitpoints[1].WaitpointID.String() {
 		t.Errorf("%+v", list)
@@ -84,12 +84,14 @@ func TestPeopleSeeWhatAnExecutionWaitsForAndAnswerIt(t *testing.T) {
 	}
 	s.says(ok(t, s.on("approve", id, "--waitpoint", "legal", "--by", "ann", "--payload", `{"limit":5}`)...), "the execution waits for more")
 	s.says(ok(t, s.on("approve", id, "--waitpoint", "legal", "--by", "ann")...), "it was delivered before")
+	s.says(ok(t, s.on("get", id)...), "counted")
+	s.says(ok(t, s.on("explain", id)...), `(legal) 1 signal(s) have come, 1 of them counted: "approved" by ann, the last at`)
 	s.says(ok(t, s.on("reject", id, "--waitpoint", "finance", "--by", "bob")...), "kept, but the execution")
 	if got := okJSON[httpapi.Decided](t, s.on("approve", id, "--waitpoint", at[1].ID.String(), "--by", "bob")...); got.Effect != ff.EffectResumed || got.WaitpointID != at[1].ID {
 		t.Errorf("%+v", got)
 	}
 	s.says(ok(t, s.on("get", id, "--signals")...), "waited for", "resumed at", "operator:ann", "operator:bob", "rejected", string(ff.EffectResumed))
-	s.says(ok(t, s.on("explain", id)...), "is waiting", "it waited from", "resumed by 2 signal(s)")
+	s.says(ok(t, s.on("explain", id)...), "is waiting", "it waited from", `resumed by 2 signal(s): "approved" by ann, "approved" by bob`)
 	s.says(ok(t, s.on("waitpoints", id, "--closed")...), "finance", "closed", "resumed")
 	if o := ok(t, s.on("waitpoints", id)...); strings.Contains(o, "legal") {
 		t.Errorf("closed waitpoints are listed: %s", o)
