@@ -308,7 +308,7 @@ func refusal(resp *http.Response, data []byte) error {
 		p = ff.PublicError{Error: fmt.Sprintf("status %d: %.200s", resp.StatusCode, bytes.TrimSpace(data))}
 	}
 	if resp.StatusCode == http.StatusUnauthorized {
-		return ff.NewError(ff.CodeUnauthorized, "the server wants another token (WithToken): "+p.Error)
+		return ff.NewError(ff.CodeUnauthorized, "the server wants a token, or another one (WithToken in code, --token or FF_API_TOKEN of the command): "+p.Error)
 	}
 	e := p.Restore(resp.StatusCode)
 	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16); err == nil {

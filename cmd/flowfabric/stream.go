@@ -48,10 +48,18 @@ func (f *streamFlags) stream(ctx context.Context, b ff.Backend, id ff.ExecutionI
 		return ref, usageError("--attempt must be -1 or more (got %d)", f.attempt)
 	}
 	x, err := b.Execution(ctx, id)
+	if err != nil {
+		return ref, err
+	}
 	if f.attempt == -1 {
 		ref.AttemptIndex = x.Attempt.Index
+		return ref, nil
 	}
-	return ref, err
+	began, there := x.TotalAttempts, f.attempt < x.TotalAttempts
+	if next := f.attempt == began && !x.Terminal(); !there && !next {
+		return ref, &exitError{exitNotFound, fmt.Errorf("execution %s has no attempt %d: %d began", id, f.attempt, began)}
+	}
+	return ref, nil
 }
 
 // frame prints a frame.
