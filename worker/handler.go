@@ -206,6 +206,7 @@ func (w *Worker) conclude(t *Task, result []byte, err error) {
 	// The end of a task does not depend on the handler's context: it may have
 	// ended while the lease lives.
 	ctx := context.WithoutCancel(t.ctx)
+	w.warnOfDropped(t, result, err)
 	stored := t.apply(ctx, result, err)
 	if refused(stored) {
 		f := Failure{Reason: stored.Error(), Category: CategoryHandlerError}
@@ -217,6 +218,20 @@ func (w *Worker) conclude(t *Task, result []byte, err error) {
 	if stored != nil && !errors.Is(stored, ErrEnded) {
 		w.log.Warn("the outcome of a task was not stored", "execution_id", t.ID(), "kind", t.Kind(), "err", stored)
 	}
+}
+
+// warnOfDropped tells of a handler that has suspended its task and does not return so.
+func (w *Worker) warnOfDropped(t *Task, result []byte, err error) {
+	if !t.hasSuspended() || errors.Is(err, ErrSuspended) || err == nil && len(result) == 0 {
+		return
+	}
+	attrs := []any{"execution_id", t.ID(), "kind", t.Kind(), "outcome", "suspended"}
+	if err != nil {
+		attrs = append(attrs, "dropped_err", err)
+	} else {
+		attrs = append(attrs, "dropped_result_bytes", len(result))
+	}
+	w.log.Warn("a handler went on after its task was suspended and what it returned is dropped; it must return ErrSuspended", attrs...)
 }
 
 func (t *Task) apply(ctx context.Context, result []byte, err error) error {

@@ -26,9 +26,9 @@ func Logging(log *slog.Logger) Middleware {
 			level, attrs := slog.LevelInfo, []slog.Attr{
 				slog.String("execution_id", t.ID().String()), slog.String("kind", t.Kind()),
 				slog.Int("attempt", t.Attempt().Index), slog.Duration("took", time.Since(start)),
-				slog.String("outcome", outcomeOf(err)),
+				slog.String("outcome", t.outcomeOf(err)),
 			}
-			if failed(err) {
+			if failed(t.outcomeOf(err)) {
 				level = slog.LevelWarn
 			}
 			if err != nil {
@@ -50,10 +50,10 @@ func Tracing(tracer trace.Tracer) Middleware {
 				attribute.Int("flowfabric.attempt_index", t.Attempt().Index)))
 			defer span.End()
 			result, err := next(ctx, t)
-			span.SetAttributes(attribute.String("flowfabric.outcome", outcomeOf(err)))
-			if failed(err) {
+			span.SetAttributes(attribute.String("flowfabric.outcome", t.outcomeOf(err)))
+			if failed(t.outcomeOf(err)) {
 				span.RecordError(err)
-				span.SetStatus(codes.Error, outcomeOf(err))
+				span.SetStatus(codes.Error, t.outcomeOf(err))
 			}
 			return result, err
 		}
@@ -76,10 +76,19 @@ func Metrics(meter metric.Meter) (Middleware, error) {
 			result, err := next(ctx, t)
 			kind := attribute.String("kind", t.Kind())
 			took.Record(ctx, time.Since(start).Seconds(), metric.WithAttributes(kind))
-			tasks.Add(ctx, 1, metric.WithAttributes(kind, attribute.String("outcome", outcomeOf(err))))
+			tasks.Add(ctx, 1, metric.WithAttributes(kind, attribute.String("outcome", t.outcomeOf(err))))
 			return result, err
 		}
 	}, nil
+}
+
+// outcomeOf names what became of a task: one that was suspended is, whatever its handler
+// returns.
+func (t *Task) outcomeOf(err error) string {
+	if t.hasSuspended() {
+		return "suspended"
+	}
+	return outcomeOf(err)
 }
 
 // outcomeOf names what an error of a handler asks for.
@@ -103,11 +112,8 @@ func outcomeOf(err error) string {
 	return "failed"
 }
 
-// failed reports whether an error of a handler is a failure.
-func failed(err error) bool {
-	o := outcomeOf(err)
-	return o == "failed" || o == "failed_permanently"
-}
+// failed reports whether an outcome is a failure.
+func failed(outcome string) bool { return outcome == "failed" || outcome == "failed_permanently" }
 
 // RateLimit lets handlers begin at a limited rate; a task waits for its turn
 // while its lease is renewed. The limiter may be shared.
@@ -141,7 +147,7 @@ func CircuitBreaker(failures uint32, coolDown time.Duration) Middleware {
 			b = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 				Name: kind, Timeout: coolDown,
 				ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failures },
-				IsSuccessful: func(err error) bool { return !failed(err) },
+				IsSuccessful: func(err error) bool { return !failed(outcomeOf(err)) },
 				IsExcluded:   func(err error) bool { return errors.Is(err, errInterrupted) },
 			})
 			breakers[kind] = b

@@ -132,7 +132,11 @@ func TestWhatWasWrittenIsStoredBeforeTheTaskEnds(t *testing.T) {
 		"fail":     func(t *worker.Task) error { _, err := t.Fail(t.Context(), worker.Failure{Reason: "x"}); return err },
 		"cancel":   func(t *worker.Task) error { return t.Cancel(t.Context(), "x") },
 		"delay":    func(t *worker.Task) error { return t.Delay(t.Context(), time.Hour) },
-		"release":  func(t *worker.Task) error { return t.Release(t.Context(), "x") },
+		"suspend": func(t *worker.Task) error {
+			_, err := t.Suspend(t.Context(), worker.WaitForOperator())
+			return err
+		},
+		"release": func(t *worker.Task) error { return t.Release(t.Context(), "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			task := claimed(t, b)

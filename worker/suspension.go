@@ -113,6 +113,7 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 	}
 	if err == nil {
 		t.count(ctx, "suspended", nil)
+		t.noteSuspended()
 	}
 	t.finish()
 	return r, err

@@ -1,14 +1,19 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	ff "github.com/flowfabric/flowfabric"
 	"github.com/flowfabric/flowfabric/flowfabrictest"
+	"github.com/flowfabric/flowfabric/internal/storetest"
 	"github.com/flowfabric/flowfabric/worker"
 )
 
@@ -353,4 +358,169 @@ func TestWhatWasWrittenBeforeAWaitIsStored(t *testing.T) {
 	e.Signal(id, "approved", nil)
 	e.RunUntilEnded(id)
 	e.RequireState(id, ff.StateCompleted)
+}
+
+func TestWhatWasWrittenBeforeAWaitIsKept(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, b ff.Backend) {
+		var log bytes.Buffer
+		w := closed(t, connect(t, b, func(c *worker.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }))
+		w.HandleTask("deploy", func(ctx context.Context, task *worker.Task) ([]byte, error) {
+			if err := task.Stream().Append(ctx, text(fmt.Sprintf("resumed %t", task.Resumed()))); err != nil {
+				return nil, err
+			}
+			_, err := task.Await(ctx, "approval", worker.WaitForOperator())
+			return nil, err
+		})
+		id := submit(t, b, ff.CreateExecution{Kind: "deploy"})
+		runOne(t, w)
+		if got := payloads(output(t, b, id, 0)); !slices.Equal(got, []string{"resumed false"}) {
+			t.Errorf("before the wait is over the output is %q", got)
+		}
+		if _, err := b.ResumeExecution(t.Context(), ff.ResumeExecution{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+		runOne(t, w)
+		if got := payloads(output(t, b, id, 0)); !slices.Equal(got, []string{"resumed false", "resumed true"}) {
+			t.Errorf("the output is %q", got)
+		}
+		if log.Len() > 0 {
+			t.Errorf("the log: %s", &log)
+		}
+	})
+}
+
+// approve sends the approval of a person to a waitpoint.
+func approve(ctx context.Context, b ff.Backend, id ff.ExecutionID, wp ff.WaitpointID, by string) error {
+	token, err := b.WaitpointToken(ctx, ff.WaitpointRef{ID: id, WaitpointID: wp})
+	if err != nil {
+		return err
+	}
+	_, err = b.DeliverSignal(ctx, ff.DeliverSignal{ID: id, WaitpointID: wp, Token: token, Name: "approved",
+		Payload: []byte(by), SourceType: "person", SourceIdentity: by})
+	return err
+}
+
+// approveAll sends approvals to the waitpoint at which an execution waits.
+func approveAll(t testing.TB, b ff.Backend, id ff.ExecutionID, by []string) {
+	t.Helper()
+	for _, who := range by {
+		waits, err := b.ListWaitpoints(t.Context(), ff.ListWaitpoints{ID: id})
+		if err != nil || len(waits.Waitpoints) != 1 {
+			t.Fatalf("%v, %v", waits, err)
+		}
+		if err := approve(t.Context(), b, id, waits.Waitpoints[0].ID, who); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// resumption is a wait, and how it comes to an end.
+type resumption struct {
+	wait worker.Wait
+	// ahead approve before the handler waits, by while it does; an operator resumes then.
+	ahead, by []string
+	operator  bool
+	// want is what Await answers.
+	want string
+}
+
+// deployAsked registers a handler whose first attempt breaks after its wait, and notes
+// what Await has answered to each.
+func deployAsked(b ff.Backend, w *worker.Worker, c resumption) *[]string {
+	var answers []string
+	w.HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		if len(c.ahead) > 0 {
+			wp, err := t.Waitpoint(ctx, "approval", 0)
+			for i := 0; err == nil && wp.Pending && i < len(c.ahead); i++ {
+				err = approve(ctx, b, t.ID(), wp.ID, c.ahead[i])
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		list, err := t.Await(ctx, "approval", c.wait)
+		if errors.Is(err, worker.ErrSuspended) {
+			return nil, err
+		}
+		answers = append(answers, fmt.Sprintf("%q, by an operator %t", namesOf(list), errors.Is(err, worker.ErrResumedByOperator)))
+		return nil, errors.New("broken after its wait")
+	})
+	return &answers
+}
+
+func TestAnOperatorWhoResumesHasNotAnswered(t *testing.T) {
+	two := worker.WaitFor(ff.AwaitCount(2, ff.DistinctSources).Named("approved"))
+	one := worker.WaitForSignal("approved")
+	ann, ben := []string{"ann"}, []string{"ben"}
+	both := []string{"ann", "ben"}
+	onEveryStore(t, func(t *testing.T, b ff.Backend) {
+		for name, c := range map[string]resumption{
+			"one of two":                    {two, nil, ann, true, `["approved ann"], by an operator true`},
+			"one person twice":              {two, nil, []string{"ann", "ann"}, true, `["approved ann" "approved ann"], by an operator true`},
+			"one of two, ahead":             {two, ann, nil, true, `["approved ann"], by an operator true`},
+			"nobody":                        {one, nil, nil, true, `[], by an operator true`},
+			"both":                          {two, nil, both, false, `["approved ann" "approved ben"], by an operator false`},
+			"both, one ahead":               {two, ann, ben, false, `["approved ann" "approved ben"], by an operator false`},
+			"both ahead":                    {two, both, nil, false, `["approved ann" "approved ben"], by an operator false`},
+			"one ahead is enough":           {one, ann, nil, false, `["approved ann"], by an operator false`},
+			"an operator is waited for":     {worker.WaitForOperator(), nil, nil, true, `[], by an operator false`},
+			"an operator wakes the sleeper": {worker.Sleep(time.Hour), nil, nil, true, `[], by an operator false`},
+		} {
+			t.Run(name, func(t *testing.T) {
+				w := connect(t, b, nil)
+				answers := deployAsked(b, w, c)
+				id := submit(t, b, ff.CreateExecution{Kind: "deploy", Policy: retries(1, 0)})
+				runOne(t, w)
+				approveAll(t, b, id, c.by)
+				if c.operator {
+					if _, err := b.ResumeExecution(t.Context(), ff.ResumeExecution{ID: id}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range 2 - len(*answers) {
+					runOne(t, w)
+				}
+				if !slices.Equal(*answers, []string{c.want, c.want}) {
+					t.Errorf("the attempts got %q, both want %s", *answers, c.want)
+				}
+				if err := w.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
+}
+
+func TestAHandlerThatGoesOnAfterItsSuspensionIsTold(t *testing.T) {
+	b := storetest.OpenWithEngine(t)
+	for name, c := range map[string]struct {
+		result []byte
+		err    func(suspended error) error
+		want   string
+	}{
+		"a result":                 {[]byte("done"), func(error) error { return nil }, "dropped_result_bytes=4"},
+		"another error":            {nil, func(error) error { return errors.New("no approval") }, `dropped_err="no approval"`},
+		"the error":                {nil, func(err error) error { return err }, ""},
+		"the error within another": {nil, func(err error) error { return fmt.Errorf("waiting: %w", err) }, ""},
+		"nothing":                  {nil, func(error) error { return nil }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log, lines bytes.Buffer
+			w := closed(t, connect(t, b, func(c *worker.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }))
+			w.Use(worker.Logging(slog.New(slog.NewTextHandler(&lines, nil))))
+			w.HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+				_, err := t.Await(ctx, "approval", worker.WaitForOperator())
+				return c.result, c.err(err)
+			})
+			id := submit(t, b, ff.CreateExecution{Kind: "deploy"})
+			runOne(t, w)
+			warned := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), id.String()) && strings.Contains(log.String(), c.want)
+			if warned != (c.want != "") {
+				t.Errorf("the log: %s", &log)
+			}
+			if !strings.Contains(lines.String(), "level=INFO") || !strings.Contains(lines.String(), "outcome=suspended") {
+				t.Errorf("the log of the tasks: %s", &lines)
+			}
+		})
+	}
 }

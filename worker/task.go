@@ -35,6 +35,8 @@ type Task struct {
 	// ending says that the call which ends the task was begun, or that the task
 	// was lost; finished that it holds nothing any more.
 	ending, finished bool
+	// suspended says that it has ended by a suspension.
+	suspended bool
 	// stream is the output, once it was asked for.
 	stream *Stream
 	// served says that Run holds the slot until the handler returns.
@@ -298,6 +300,18 @@ func (t *Task) count(ctx context.Context, outcome string, err error) {
 		t.w.instruments.outcomes.Add(ctx, 1, metric.WithAttributes(
 			attribute.String("lane", string(t.claimed.Execution.Lane)), attribute.String("outcome", outcome)))
 	}
+}
+
+func (t *Task) noteSuspended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.suspended = true
+}
+
+func (t *Task) hasSuspended() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.suspended
 }
 
 // beginEnd reports whether the caller is the one who ends the task.
