@@ -158,13 +158,15 @@ func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, erro
 	return nil, ErrSuspended
 }
 
-// answered gives the signals to a waitpoint at which the task has waited. Signals that do
-// not meet the condition did not end the wait: an operator did.
+// answered gives the signals to a waitpoint at which the task has waited. When none of
+// them has ended the wait, and those that had come before do not meet the condition, an
+// operator did it.
 func (t *Task) answered(ctx context.Context, at *ff.Waitpoint, w Wait) ([]ff.Signal, error) {
 	signals, err := t.signalsAt(ctx, at.ID, w)
 	c := w.c.Condition.Bind(at.Key)
 	forSignals := c.Kind != ff.ConditionOperator && c.Kind != ff.ConditionTimeout
-	if err == nil && forSignals && !lifecycle.Met(&c, at, signals) {
+	ended := slices.ContainsFunc(signals, func(sig ff.Signal) bool { return sig.Effect == ff.EffectResumed })
+	if err == nil && forSignals && !ended && !lifecycle.Met(&c, at, signals) {
 		err = ErrResumedByOperator
 	}
 	return signals, err
