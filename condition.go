@@ -122,9 +122,11 @@ func (c *ResumeCondition) Composite() bool {
 // WaitpointKeys are the keys that the condition refers to, each once, in order.
 func (c *ResumeCondition) WaitpointKeys() []string {
 	var keys []string
+	known := map[string]bool{}
 	c.walk("", func(n *ResumeCondition, _ string) {
 		for _, key := range n.ownKeys() {
-			if !slices.Contains(keys, key) {
+			if !known[key] {
+				known[key] = true
 				keys = append(keys, key)
 			}
 		}
@@ -151,8 +153,10 @@ func (c *ResumeCondition) SignalNames() []string {
 		return []string{timeoutOnlyName}
 	}
 	var names []string
+	known := map[string]bool{"": true}
 	c.walk("", func(n *ResumeCondition, _ string) {
-		if n.Signal != "" && !slices.Contains(names, n.Signal) {
+		if !known[n.Signal] {
+			known[n.Signal] = true
 			names = append(names, n.Signal)
 		}
 	})

@@ -100,6 +100,7 @@ func (s *Stream) Append(ctx context.Context, frames ...ff.NewFrame) error {
 		if frames[i].At.IsZero() {
 			frames[i].At = now
 		}
+		frames[i].Payload = bytes.Clone(frames[i].Payload) // sent later: the caller may use it again
 	}
 	for {
 		added, changed, err := s.add(frames, size)

@@ -108,7 +108,10 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 		return err
 	})
 	t.forgetPlaces()
-	if goesOn := err == nil && r.Satisfied || refused(err); goesOn && t.reopen() {
+	// What was refused, or not even sent, leaves the task where it was, unless its lease
+	// is lost.
+	t.noteLoss(err)
+	if (err != nil || r.Satisfied) && t.reopen() {
 		return r, err
 	}
 	if err == nil {
@@ -129,6 +132,18 @@ func (t *Task) Suspend(ctx context.Context, w Wait) (ff.SuspendExecutionResult, 
 // needs answers from several awaits them one after the other, the order in which they
 // come does not matter when Waitpoint has made their waitpoints before.
 func (t *Task) Await(ctx context.Context, key string, w Wait) ([]ff.Signal, error) {
+	signals, err := t.await(ctx, key, w)
+	if e, ok := ff.AsError(err); ok && slices.Contains(closedMeanwhile, e.Code) {
+		return t.await(ctx, key, w)
+	}
+	return signals, err
+}
+
+// closedMeanwhile are the codes that refuse a waitpoint whose time was over since the
+// places were read: another one is made.
+var closedMeanwhile = []ff.Code{ff.CodeWaitpointNotPending, ff.CodePendingWaitpointExpired, ff.CodeWaitpointNotFound, ff.CodeWaitpointClosed}
+
+func (t *Task) await(ctx context.Context, key string, w Wait) ([]ff.Signal, error) {
 	at, err := t.placeOf(ctx, key)
 	switch {
 	case err != nil:
@@ -269,7 +284,7 @@ type place struct {
 	// waitpoint is the latest that counts, nil when there is none.
 	waitpoint *ff.Waitpoint
 	// left are the waitpoints that earlier attempts have created ahead and never waited
-	// at.
+	// at, and those whose time was over with signals before anything waited there.
 	left []ff.Waitpoint
 }
 
@@ -332,7 +347,8 @@ func (t *Task) see(places map[string]*place, w *ff.Waitpoint) {
 	}
 	earlier := w.AttemptIndex < t.Attempt().Index
 	switch {
-	case w.State == ff.WaitpointPending && earlier, w.CloseReason == closedSuperseded:
+	case w.State == ff.WaitpointPending && earlier, w.CloseReason == closedSuperseded,
+		w.CloseReason == ff.ClosedNeverCommitted && w.Signals > 0:
 		p.left = append(p.left, *w)
 	case w.State == ff.WaitpointPending, w.CloseReason == ff.ClosedResumed, w.CloseReason == ff.ClosedTimedOutResume:
 		if p.waitpoint == nil || w.CreatedAt.After(p.waitpoint.CreatedAt) {
@@ -361,10 +377,20 @@ func (t *Task) firstAttempt(ctx context.Context) (int, error) {
 
 // signalsAt are the signals to a waitpoint that the wait was for.
 func (t *Task) signalsAt(ctx context.Context, id ff.WaitpointID, w Wait) ([]ff.Signal, error) {
-	names := w.c.Condition.SignalNames()
+	c := &w.c.Condition
 	return t.listSignals(ctx, ff.ListSignals{ID: t.ref.ID, WaitpointID: id}, func(sig *ff.Signal) bool {
-		return sig.Effect.Matched() || sig.Effect == ff.EffectBuffered && (len(names) == 0 || slices.Contains(names, sig.Name))
+		return sig.Effect.Matched() || sig.Effect == ff.EffectBuffered && takes(c, sig.Name)
 	})
+}
+
+// takes reports whether a part of a condition takes signals of that name.
+func takes(c *ff.ResumeCondition, name string) (does bool) {
+	c.Walk(func(n *ff.ResumeCondition, _ string) {
+		if n.Kind == ff.ConditionSignal || n.Kind == ff.ConditionCount {
+			does = does || n.Signal == "" || n.Signal == name
+		}
+	})
+	return does
 }
 
 func (t *Task) listSignals(ctx context.Context, q ff.ListSignals, keep func(*ff.Signal) bool) (list []ff.Signal, err error) {

@@ -524,3 +524,74 @@ func TestAHandlerThatGoesOnAfterItsSuspensionIsTold(t *testing.T) {
 		})
 	}
 }
+
+func TestASignalIsNotLostWithTheTimeOfAWaitpoint(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		wp, err := t.Waitpoint(ctx, "approval", time.Hour)
+		if err != nil {
+			return nil, err
+		}
+		if t.Attempt().Index == 0 {
+			_, err := e.Backend().DeliverSignal(ctx, ff.DeliverSignal{ID: t.ID(), WaitpointID: wp.ID, Token: wp.Token, Name: "approved", IdempotencyKey: "k"})
+			return nil, errors.Join(err, worker.RetryAfter(errors.New("the rollout broke"), 2*time.Hour))
+		}
+		list, err := t.Await(ctx, "approval", worker.WaitForSignal("approved"))
+		return fmt.Appendf(nil, "%q", namesOf(list)), err
+	})
+	id := e.Submit("deploy", nil, func(c *ff.CreateExecution) {
+		c.Policy = ff.DefaultExecutionPolicy()
+		c.Policy.Retry = ff.FixedRetry(3, time.Second)
+	})
+	e.RunUntilEnded(id)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["approved "]` {
+		t.Errorf("result %s", got)
+	}
+}
+
+func TestWhoeverCannotSuspendKeepsTheLease(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		cancelled, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := t.Suspend(cancelled, worker.WaitForSignal("x")); !errors.Is(err, context.Canceled) {
+			return nil, fmt.Errorf("a cancelled suspension: %w", err)
+		}
+		if _, err := t.Suspend(ctx, worker.WaitForSignal("x").At(ff.NewWaitpointID())); err == nil || errors.Is(err, worker.ErrEnded) {
+			return nil, fmt.Errorf("a suspension at no waitpoint: %w", err)
+		}
+		return []byte("done"), nil
+	})
+	id := e.Submit("deploy", nil)
+	e.RunAll()
+	e.RequireState(id, ff.StateCompleted)
+}
+
+func TestSignalsSentAheadMeetAConditionOfSeveralParts(t *testing.T) {
+	e := flowfabrictest.New(t, flowfabrictest.Options{})
+	e.Worker().HandleTask("deploy", func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		wp, err := t.Waitpoint(ctx, "approval", time.Hour)
+		if err != nil {
+			return nil, err
+		}
+		if wp.Pending {
+			for _, name := range []string{"note", "approve"} {
+				if _, err := e.Backend().DeliverSignal(ctx, ff.DeliverSignal{ID: t.ID(), WaitpointID: wp.ID, Token: wp.Token, Name: name}); err != nil {
+					return nil, err
+				}
+			}
+		}
+		parts := worker.WaitFor(ff.AllOf(ff.AwaitCount(2, ff.DistinctSignals), ff.AwaitSignal("approve")))
+		first, err := t.Await(ctx, "approval", parts)
+		if err != nil {
+			return nil, err
+		}
+		again, err := t.Await(ctx, "approval", parts)
+		return fmt.Appendf(nil, "%q %q", namesOf(first), namesOf(again)), err
+	})
+	id := e.Submit("deploy", nil)
+	e.RunUntilEnded(id)
+	if got := string(flowfabrictest.Result[[]byte](e, id)); got != `["note " "approve "] ["note " "approve "]` {
+		t.Errorf("result %s, %+v", got, e.Execution(id).FailureReason)
+	}
+}
